@@ -1,0 +1,31 @@
+# The two commands of the README, and the pieces they are made of. Everything runs in the project's own .venv.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test setup check quick format clean
+
+demo: setup
+	$(BIN)/looptune demo
+
+test: setup check
+	$(BIN)/python -P -m pytest
+
+setup:
+	@$(PYTHON) bootstrap.py
+
+# what CI checks before it runs the tests
+check: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+# the everyday suite: everything but the tests marked slow
+quick: setup
+	$(BIN)/python -P -m pytest -m "not slow"
+
+format: setup
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,49 @@
+"""Settings: where the workspace is and what looptune may do. Read from the environment, `LOOPTUNE_*`.
+
+    from tools.settings import Settings
+    Settings().home          # LOOPTUNE_HOME, or ~/.looptune
+"""
+
+from importlib import resources
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Every setting, its unit and its default. Unknown `LOOPTUNE_*` variables are ignored."""
+
+    model_config = SettingsConfigDict(env_prefix="LOOPTUNE_", frozen=True)
+
+    home: Annotated[Path, Field(description="the workspace: bases, datasets, runs, models, memory")] = Path(
+        "~/.looptune"
+    )
+    roots: Annotated[
+        list[Path], Field(description="folders from which tools may read files given by path (JSON list)")
+    ] = []
+    allow_downloads: Annotated[bool, Field(description="whether model hubs may be reached")] = False
+    min_free_gb: Annotated[float, Field(description="disk space that is always left free, in GB", ge=0)] = 0.5
+    memory_limit_gb: Annotated[
+        float, Field(description="default bound on a worker's memory, in GB", gt=0, le=4096)
+    ] = 16.0
+
+    @field_validator("home")
+    @classmethod
+    def _absolute(cls, home: Path) -> Path:
+        return home.expanduser().absolute()
+
+    @field_validator("roots")
+    @classmethod
+    def _absolute_roots(cls, roots: list[Path]) -> list[Path]:
+        return [root.expanduser().resolve() for root in roots]
+
+
+def shipped_data() -> Path:
+    """The folder of cards, templates, probes and the core dataset that ships with looptune.
+
+    In a wheel it travels inside the package; in a checkout it is `datasets/` at the root.
+    """
+    packaged = Path(str(resources.files("tools"))) / "shipped"
+    return packaged if packaged.is_dir() else Path(__file__).resolve().parent.parent / "datasets"
