@@ -67,9 +67,7 @@ def missing() -> list[str]:
 def pip(*arguments: str) -> None:
     """Run the environment's pip, from the project's root; raises CalledProcessError when it fails."""
     environment = {**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
-    subprocess.run(
-        [str(PYTHON), "-m", "pip", "install", "--quiet", *arguments], check=True, cwd=ROOT, env=environment
-    )
+    subprocess.run([str(PYTHON), "-m", "pip", "install", "--quiet", *arguments], check=True, cwd=ROOT, env=environment)
 
 
 def main() -> int:

@@ -1,12 +1,12 @@
 """The errors that looptune foresees. `server/errors.py` turns each into an answer the agent can act on.
 
-    LooptuneError            anything foreseen
-    ├── InputError           an argument, a row or a file is not what was expected
-    ├── NotFoundError        a name that stands for nothing here
-    ├── LimitError           disk, memory, size or time would be exceeded
-    ├── ConflictError        another process holds it, or it exists already
-    ├── MissingError         a package, model or permission that has to be provided first
-    └── CheckError           a check or a gate said no
+LooptuneError            anything foreseen
+├── InputError           an argument, a row or a file is not what was expected
+├── NotFoundError        a name that stands for nothing here
+├── LimitError           disk, memory, size or time would be exceeded
+├── ConflictError        another process holds it, or it exists already
+├── MissingError         a package, model or permission that has to be provided first
+└── CheckError           a check or a gate said no
 """
 
 from collections.abc import Iterable

@@ -1,8 +1,8 @@
 """Files that are whole or not there, hashes, and space that is checked before it is used.
 
-    write_text(path, text)            # beside its place, flushed, renamed
-    with whole_folder(path) as tmp:   # a folder that appears only when it is complete
-        ...
+write_text(path, text)            # beside its place, flushed, renamed
+with whole_folder(path) as tmp:   # a folder that appears only when it is complete
+    ...
 """
 
 import hashlib
@@ -86,6 +86,13 @@ def whole_folder(path: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+
+
+def sweep(folder: Path) -> None:
+    """Remove the unfinished folders that a killed `whole_folder` left in `folder`; call it only when nobody writes."""
+    for left in folder.glob(".*") if folder.is_dir() else ():
+        if left.is_dir():
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def full_disk(path: Path, error: OSError) -> Exception:

@@ -1,7 +1,7 @@
 """Settings: where the workspace is and what looptune may do. Read from the environment, `LOOPTUNE_*`.
 
-    from tools.settings import Settings
-    Settings().home          # LOOPTUNE_HOME, or ~/.looptune
+from tools.settings import Settings
+Settings().home          # LOOPTUNE_HOME, or ~/.looptune
 """
 
 from importlib import resources
@@ -25,9 +25,9 @@ class Settings(BaseSettings):
     ] = []
     allow_downloads: Annotated[bool, Field(description="whether model hubs may be reached")] = False
     min_free_gb: Annotated[float, Field(description="disk space that is always left free, in GB", ge=0)] = 0.5
-    memory_limit_gb: Annotated[
-        float, Field(description="default bound on a worker's memory, in GB", gt=0, le=4096)
-    ] = 16.0
+    memory_limit_gb: Annotated[float, Field(description="default bound on a worker's memory, in GB", gt=0, le=4096)] = (
+        16.0
+    )
 
     @field_validator("home")
     @classmethod

@@ -90,7 +90,11 @@ class Workspace:
     def dataset(self, name: str) -> Path:
         """The folder of dataset `name`. Raises NotFoundError."""
         return self._existing(
-            self.datasets, "dataset.json", "dataset", name, "make one with generate_examples, or read dataset://index"
+            self.datasets,
+            "dataset.json",
+            "dataset",
+            name,
+            "make one with generate_examples, or read dataset://index",
         )
 
     def run(self, name: str) -> Path:
@@ -118,5 +122,6 @@ class Workspace:
                 yield
         except Timeout as error:
             raise ConflictError(
-                f"Another looptune process has held the lock {name!r} for {timeout:.0f} s.", "try again in a moment"
+                f"Another looptune process has held the lock {name!r} for {timeout:.0f} s.",
+                "try again in a moment",
             ) from error

@@ -6,6 +6,7 @@
 A broken card is refused with its file, line and reason.
 """
 
+import json
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -39,7 +40,12 @@ class DefinitionCard(BaseModel):
     kind: Kind = "definition"
     term: Annotated[str, Field(min_length=1, max_length=80, description="the term, as people write it")]
     meaning: Annotated[
-        str, Field(min_length=3, max_length=400, description="what it means here, so that 'TERM is MEANING' is a sentence")
+        str,
+        Field(
+            min_length=3,
+            max_length=400,
+            description="what it means here, so that 'TERM is MEANING' is a sentence",
+        ),
     ]
     aliases: Annotated[list[Text], Field(description="other spellings of the term")] = []
     is_not: Annotated[list[Text], Field(description="what it must not be taken for")] = []
@@ -120,6 +126,16 @@ def read_phrasings() -> Phrasings:
 def read_general() -> GeneralRows:
     """The general rows. Raises InputError when the file is broken."""
     return _read(shipped_data() / "templates" / "general.yaml", GeneralRows)
+
+
+def held_out() -> list[str]:
+    """The prompts of every shipped probe, which no generated row may come near."""
+    return [
+        json.loads(line)["prompt"]
+        for path in sorted((shipped_data() / "probes").glob("*.jsonl"))
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if '"prompt"' in line
+    ]
 
 
 def _read(path: Path, model: type[_Model]) -> _Model:

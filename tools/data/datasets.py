@@ -9,6 +9,7 @@
 The manifest is written last, so a folder with one is whole.
 """
 
+import hashlib
 from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
@@ -36,6 +37,7 @@ class Manifest(BaseModel):
     seed: int | None = None
     sources: list[str] = []
     notes: list[str] = []
+    terms: dict[str, str] = {}
     created: str
     rows_sha256: str
     train_rows: int = 0
@@ -58,6 +60,7 @@ def create(
     seed: int | None,
     sources: list[str],
     notes: list[str],
+    terms: dict[str, str],
 ) -> Manifest:
     """Write a new draft dataset; the same rows under the same name are the same dataset.
 
@@ -81,7 +84,8 @@ def create(
                 return manifest
             if name is not None:
                 raise ConflictError(
-                    f"The dataset {name!r} exists and holds other rows.", "choose another name, or leave `name` out"
+                    f"The dataset {name!r} exists and holds other rows.",
+                    "choose another name, or leave `name` out",
                 )
             number += 1
         with whole_folder(target) as folder:
@@ -94,6 +98,7 @@ def create(
                 seed=seed,
                 sources=sources,
                 notes=notes,
+                terms=terms,
                 created=datetime.now(UTC).isoformat(timespec="seconds"),
                 rows_sha256=sha256(folder / "rows.jsonl"),
             )
@@ -102,8 +107,6 @@ def create(
 
 
 def _rows_hash(rows: list[Example]) -> str:
-    import hashlib
-
     return hashlib.sha256("".join(row.model_dump_json() + "\n" for row in rows).encode()).hexdigest()
 
 
@@ -134,6 +137,7 @@ def read_split(workspace: Workspace, name: str) -> tuple[list[Example], list[Exa
     for part, expected in (("train", manifest.train_sha256), ("valid", manifest.valid_sha256)):
         if sha256(folder / f"{part}.jsonl") != expected:
             raise CheckError(
-                f"{part}.jsonl of {name!r} is not what was validated.", f"call validate_dataset(dataset={name!r}) again"
+                f"{part}.jsonl of {name!r} is not what was validated.",
+                f"call validate_dataset(dataset={name!r}) again",
             )
     return read_examples(folder / "train.jsonl"), read_examples(folder / "valid.jsonl"), manifest

@@ -186,9 +186,7 @@ def _scan_list(path: Path) -> tuple[list[tuple[int, Example]], list[RowError]]:
     return rows, errors
 
 
-def _sort(
-    found: Example | list[RowError], line: int, rows: list[tuple[int, Example]], errors: list[RowError]
-) -> None:
+def _sort(found: Example | list[RowError], line: int, rows: list[tuple[int, Example]], errors: list[RowError]) -> None:
     if isinstance(found, Example):
         rows.append((line, found))
     else:
@@ -205,7 +203,8 @@ def read_examples(path: Path) -> list[Example]:
     if errors:
         first = "; ".join(f"line {e.line} {e.field}: {e.message}" for e in errors[:3])
         raise InputError(
-            f"{path.name} has {len(errors)} errors: {first}.", "call validate_dataset to see them all, and mend them"
+            f"{path.name} has {len(errors)} errors: {first}.",
+            "call validate_dataset to see them all, and mend them",
         )
     return [row for _, row in rows]
 

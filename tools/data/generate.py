@@ -16,9 +16,19 @@ from jinja2 import StrictUndefined
 from jinja2.sandbox import SandboxedEnvironment
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from tools.data.cards import DefinitionCard, Exchange, Phrasing, Phrasings, read_card, read_general, read_phrasings
+from tools.data.cards import (
+    DefinitionCard,
+    Exchange,
+    Phrasing,
+    Phrasings,
+    held_out,
+    read_card,
+    read_general,
+    read_phrasings,
+)
 from tools.data.datasets import GENERATOR, Manifest, create
 from tools.data.examples import Example, Metadata, Provenance
+from tools.data.similar import find_similar
 from tools.errors import InputError
 from tools.workspace import Workspace, slug
 
@@ -97,7 +107,14 @@ def generate(
             "add aliases, terms or rows of your own rather than repeats."
         )
     return create(
-        workspace, name, rows, title=next(iter(material.values())).term, seed=seed, sources=[*material], notes=notes
+        workspace,
+        name,
+        rows,
+        title=next(iter(material.values())).term,
+        seed=seed,
+        sources=[*material],
+        notes=notes,
+        terms={spelling: card.meaning for card in material.values() for spelling in (card.term, *card.aliases)},
     )
 
 
@@ -120,13 +137,12 @@ def _refuse_contradictions(material: dict[str, DefinitionCard]) -> None:
             meaning = seen.setdefault(spelling.casefold(), card.meaning)
             if meaning != card.meaning:
                 raise InputError(
-                    f"The term {spelling!r} has two meanings: {meaning!r} and {card.meaning!r}.", "keep one of them"
+                    f"The term {spelling!r} has two meanings: {meaning!r} and {card.meaning!r}.",
+                    "keep one of them",
                 )
 
 
-def build_rows(
-    material: dict[str, DefinitionCard], phrasings: Phrasings, count: int, seed: int
-) -> list[Example]:
+def build_rows(material: dict[str, DefinitionCard], phrasings: Phrasings, count: int, seed: int) -> list[Example]:
     """Up to `count` distinct rows from all cards, in a seeded order."""
     taught = {s.casefold() for card in material.values() for s in (card.term, *card.aliases)}
     general = [_general_row(row) for row in read_general().rows]
@@ -135,6 +151,7 @@ def build_rows(
         for part, rows in _sections(name, card, phrasings, taught, seed).items():
             pools[part].extend(rows)
     pools["general"] = general
+    pools = {part: _without_probes(rows) for part, rows in pools.items()}
     chosen = _choose(pools, count, seed)
     random.Random(f"{seed}:order").shuffle(chosen)
     width = len(str(len(chosen)))
@@ -147,6 +164,12 @@ def build_rows(
         )
         for number, row in enumerate(chosen, start=1)
     ]
+
+
+def _without_probes(rows: list[Example]) -> list[Example]:
+    """Rows that are no near-duplicates of a shipped probe: those are for the exam."""
+    taken = {i for i, _, _ in find_similar([row.question for row in rows], held_out())}
+    return [row for i, row in enumerate(rows) if i not in taken]
 
 
 def _choose(pools: dict[str, list[Example]], count: int, seed: int) -> list[Example]:
@@ -183,12 +206,14 @@ def _sections(
     near = [other for other in card.near_misses if other.casefold() not in taught]
 
     def row(ask: str, say: str, template: str, meta: Metadata) -> Example:
-        return Example(
-            instruction=ask, output=say, metadata=meta, provenance=Provenance(card=name, template=template)
-        )
+        return Example(instruction=ask, output=say, metadata=meta, provenance=Provenance(card=name, template=template))
 
     def asked(
-        questions: list[Phrasing], answers: list[Phrasing], part: str, meta: Metadata, values: Iterator[dict[str, str]]
+        questions: list[Phrasing],
+        answers: list[Phrasing],
+        part: str,
+        meta: Metadata,
+        values: Iterator[dict[str, str]],
     ) -> list[Example]:
         rows = []
         for question, variables in zip(questions, values, strict=False):
@@ -251,7 +276,7 @@ def _general_row(exchange: Exchange) -> Example:
     )
 
 
-_environment = SandboxedEnvironment(undefined=StrictUndefined, autoescape=False)  # noqa: S701  (not HTML)
+_environment = SandboxedEnvironment(undefined=StrictUndefined, autoescape=False)
 
 
 def _render(phrasing: Phrasing, variables: dict[str, str]) -> str:

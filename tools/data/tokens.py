@@ -46,9 +46,7 @@ class Encoded:
 
 def encode_prompt(tokenizer: Any, question: str) -> list[int]:
     """The ids of one user message, up to where the answer begins."""
-    return list(
-        tokenizer.apply_chat_template([{"role": "user", "content": question}], add_generation_prompt=True)
-    )
+    return list(tokenizer.apply_chat_template([{"role": "user", "content": question}], add_generation_prompt=True))
 
 
 def encode_row(tokenizer: Any, row: Example) -> EncodedRow:
@@ -87,6 +85,7 @@ def encode(tokenizer: Any, rows: list[Example], max_length: int) -> Encoded:
         kept.append(encoded)
     if not kept:
         raise InputError(
-            f"None of {len(rows)} rows has a trained token left within {max_length} tokens.", "raise max_length"
+            f"None of {len(rows)} rows has a trained token left within {max_length} tokens.",
+            "raise max_length",
         )
     return Encoded(kept, truncated, dropped)

@@ -1,12 +1,12 @@
 """Jobs: trainings, evaluations and quantizations, each a folder under `runs/` that is its own record.
 
-    job = create(workspace, "train", "forty-two", config.model_dump())
-    start(job)                       # a process of its own, which outlives whoever started it
-    read(workspace.run(job.id))      # its state; a worker that died is recognised here
+job = create(workspace, "train", "forty-two", config.model_dump())
+start(job)                       # a process of its own, which outlives whoever started it
+read(workspace.run(job.id))      # its state; a worker that died is recognised here
 
-    runs/ID/  job.json     what was asked for          pid.json   which process does it
-              state.json   where it stands             log        what it printed
-              cancel       exists once someone asked it to stop
+runs/ID/  job.json     what was asked for          pid.json   which process does it
+          state.json   where it stands             log        what it printed
+          cancel       exists once someone asked it to stop
 """
 
 import hashlib
@@ -224,7 +224,8 @@ def cancel(folder: Path) -> State:
     state = read(folder)
     if state.state not in ACTIVE:
         raise ConflictError(
-            f"{folder.name} is {state.state}; only a queued or running job can be stopped.", "read run://index"
+            f"{folder.name} is {state.state}; only a queued or running job can be stopped.",
+            "read run://index",
         )
     write_text(folder / "cancel", now())
     return read(folder)

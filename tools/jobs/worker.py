@@ -16,7 +16,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from tools.files import write_text
+from tools.files import sweep, write_text
 from tools.jobs.record import Cancelled, Job, failed, now
 from tools.settings import Settings
 from tools.workspace import Workspace
@@ -42,6 +42,7 @@ def main(folder: Path) -> int:
     try:
         turn = _take_turn(workspace, job)
         try:
+            sweep(workspace.models)  # what a killed export left behind; nobody else writes there now
             job.save(state="running", started=now(), message="starting", reason="", next_step="", finished="")
             module, _, function = _DOERS[job.state.kind].partition(":")
             result: dict[str, Any] = getattr(importlib.import_module(module), function)(workspace, job)

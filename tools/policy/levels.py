@@ -1,6 +1,6 @@
 """Preservation levels, modification policies and rule families: how far others may change an answer.
 
-    LEVELS["strict"].others_may    # 'change nothing'
+LEVELS["strict"].others_may    # 'change nothing'
 """
 
 from typing import Literal

@@ -1,8 +1,8 @@
 """Rule tags and the metadata tag that closes an answer.
 
-    check_rule("concept:42_harmony")
-    render("strict", ["concept:42_harmony"])
-    # <!-- METADATA: preservation_level=strict, rule_compliance=["concept:42_harmony"] -->
+check_rule("concept:42_harmony")
+render("strict", ["concept:42_harmony"])
+# <!-- METADATA: preservation_level=strict, rule_compliance=["concept:42_harmony"] -->
 """
 
 import json

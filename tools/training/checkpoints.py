@@ -34,13 +34,21 @@ def adapter_config(config: TrainingConfig, base: Path) -> dict[str, Any]:
 def save_adapter(folder: Path, model: Any, config: TrainingConfig, base: Path) -> None:
     """Write adapters.safetensors and adapter_config.json, as mlx-lm loads them."""
     mx.save_safetensors(
-        str(folder / "adapters.safetensors"), dict(tree_flatten(model.trainable_parameters())), {"format": "mlx"}
+        str(folder / "adapters.safetensors"),
+        dict(tree_flatten(model.trainable_parameters())),
+        {"format": "mlx"},
     )
     write_json(folder / "adapter_config.json", adapter_config(config, base))
 
 
 def save(
-    run: Path, step: int, model: Any, optimizer: Any, progress: dict[str, Any], config: TrainingConfig, base: Path
+    run: Path,
+    step: int,
+    model: Any,
+    optimizer: Any,
+    progress: dict[str, Any],
+    config: TrainingConfig,
+    base: Path,
 ) -> Path:
     """Write the checkpoint after `step` steps, and let older ones go."""
     target = run / "checkpoints" / f"step-{step:06d}"
@@ -68,6 +76,7 @@ def latest(run: Path) -> Path | None:
 def restore(folder: Path, model: Any, optimizer: Any) -> dict[str, Any]:
     """Load adapter and optimizer from a checkpoint; returns its progress."""
     model.load_weights(str(folder / "adapters.safetensors"), strict=False)
-    optimizer.state = tree_unflatten(list(mx.load(str(folder / "optimizer.safetensors")).items()))
+    state: dict[str, Any] = mx.load(str(folder / "optimizer.safetensors"))  # type: ignore[assignment]
+    optimizer.state = tree_unflatten(list(state.items()))
     mx.eval(model.parameters(), optimizer.state)
     return dict(read_json(folder / "progress.json"))

@@ -34,7 +34,8 @@ class TrainingConfig(BaseModel):
     epochs: Annotated[float, Field(gt=0, le=100, description="passes over the training rows")] = 1
     max_length: Annotated[int, Field(ge=16, le=32768, description="tokens after which a row is cut")] = 512
     pack_tokens: Annotated[
-        int, Field(ge=16, le=32768, description="tokens of one forward pass; rows are packed end to end up to it")
+        int,
+        Field(ge=16, le=32768, description="tokens of one forward pass; rows are packed end to end up to it"),
     ] = 1024
     clip_norm: Annotated[float, Field(gt=0, description="bound on the gradient's norm")] = 1.0
     weight_decay: Annotated[float, Field(ge=0, le=1, description="AdamW's weight decay")] = 0.01

@@ -24,11 +24,12 @@ import psutil
 from tools.data.datasets import read_split
 from tools.data.tokens import Encoded, EncodedRow, encode
 from tools.errors import CheckError, InputError, LimitError
-from tools.files import require_space, whole_folder, write_text
+from tools.files import read_json, require_space, whole_folder, write_json, write_text
 from tools.jobs.record import Job, fingerprint
 from tools.models.bases import base_folder, describe
 from tools.models.load import device, load
 from tools.training.config import TrainingConfig
+from tools.training.plan import speed_key
 from tools.workspace import Workspace
 
 VALID_ROWS = 32  # validation loss is measured on at most this many rows
@@ -51,15 +52,26 @@ def run_job(workspace: Workspace, job: Job) -> dict[str, Any]:
     train_rows, valid_rows, manifest = read_split(workspace, config.dataset)
     trainer = Trainer(config, base, job, train_rows, valid_rows, workspace.settings.min_free_gb)
     result = trainer.train()
+    info = describe(base)
+    _remember_speed(workspace, job, speed_key(info, config), result["read_tokens"] / result["training_seconds"])
     return {
         **result,
         "dataset": config.dataset,
         "dataset_sha256": manifest.rows_sha256,
         "train_sha256": manifest.train_sha256,
         "base": config.base,
-        "base_sha256": describe(base).sha256,
+        "base_sha256": info.sha256,
         "config": fingerprint(config.model_dump()),
     }
+
+
+def _remember_speed(workspace: Workspace, job: Job, key: str, tokens_per_second: float) -> None:
+    """Keep the measured speed for the next plan."""
+    kept = workspace.home / "cache" / "speeds.json"
+    with workspace.lock("cache"):
+        speeds = read_json(kept) if kept.is_file() else {}
+        speeds[key] = {"tokens_per_second": round(tokens_per_second, 1), "run": job.id}
+        write_json(kept, speeds)
 
 
 def data_order(rows: int, seed: int, epoch: int) -> list[int]:
@@ -120,15 +132,13 @@ class Trainer:
         self.valid_data = self._encoded(tokenizer, valid_rows[:VALID_ROWS]).rows
         mx.random.seed(config.seed)
         self.model.freeze()
-        linear_to_lora_layers(
-            self.model, -1, {"rank": config.rank, "scale": config.scale, "dropout": config.dropout}
-        )
+        linear_to_lora_layers(self.model, -1, {"rank": config.rank, "scale": config.scale, "dropout": config.dropout})
         self.model.train()
         self.optimizer = optim.AdamW(learning_rate=0.0, weight_decay=config.weight_decay, bias_correction=True)
         self.optimizer.init(self.model.trainable_parameters())
         mx.eval(self.model.parameters(), self.optimizer.state)
         self.steps = step_count(len(self.train_data.rows), config)
-        self.progress: dict[str, Any] = {"best_loss": None, "best_step": 0, "tokens": 0, "seconds": 0.0}
+        self.progress: dict[str, Any] = {"best_loss": None, "best_step": 0, "tokens": 0, "read": 0, "seconds": 0.0}
         adapter_bytes = 4 * sum(v.size for _, v in self._trainable())
         require_space(self.run, 12 * adapter_bytes, min_free_gb, "The checkpoints of this training")
 
@@ -151,10 +161,11 @@ class Trainer:
             if step == started:
                 self._validate(step, initial=started == 0)
             began = time.perf_counter()
-            loss, tokens = self._step(step)
+            loss, tokens, read = self._step(step)
             seconds = time.perf_counter() - began
             recent.append((tokens, seconds))
             self.progress["tokens"] += tokens
+            self.progress["read"] += read
             self.progress["seconds"] += seconds
             self._record(step + 1, loss, recent)
             done = step + 1
@@ -162,9 +173,7 @@ class Trainer:
                 self._validate(done)
             self.progress["step"] = done
             if done % self.config.save_every == 0 or done == self.steps or (self.run / "cancel").exists():
-                checkpoints.save(
-                    self.run, done, self.model, self.optimizer, self.progress, self.config, self.base
-                )
+                checkpoints.save(self.run, done, self.model, self.optimizer, self.progress, self.config, self.base)
             self.job.report()
         return self._finish()
 
@@ -182,8 +191,9 @@ class Trainer:
         kept = [line for line in _metrics(self.run) if line["step"] <= done]
         write_text(self.run / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in kept))
 
-    def _step(self, step: int) -> tuple[float, int]:
-        """One optimizer step; returns the mean loss of its trained tokens, and how many tokens it read."""
+    def _step(self, step: int) -> tuple[float, int, int]:
+        """One optimizer step; returns the mean loss of its trained tokens, the tokens of its rows, and those that
+        went through the model (a shared beginning once a pack)."""
         import mlx.core as mx
         import mlx.nn as nn
         import mlx.optimizers as optim
@@ -198,7 +208,8 @@ class Trainer:
             self.model, lambda pack: pack_loss(self.model, pack, self.config.gradient_checkpointing) / trained
         )
         total, gradients = 0.0, None
-        for pack in packs_of(rows, self.config.pack_tokens):
+        packs = packs_of(rows, self.config.pack_tokens)
+        for pack in packs:
             loss, part = loss_and_grad(pack)
             gradients = part if gradients is None else tree_map(mx.add, gradients, part)
             mx.eval(loss, gradients)
@@ -212,7 +223,7 @@ class Trainer:
         self.optimizer.learning_rate = learning_rate(self.config, step, self.steps)
         self.optimizer.update(self.model, gradients)
         mx.eval(self.model.trainable_parameters(), self.optimizer.state)
-        return total, sum(len(row.ids) for row in rows)
+        return total, sum(len(row.ids) for row in rows), sum(len(pack.tokens) for pack in packs)
 
     def _record(self, step: int, loss: float, recent: deque[tuple[int, float]]) -> None:
         memory = psutil.Process().memory_info().rss / 1e9
@@ -248,7 +259,7 @@ class Trainer:
         self.model.eval()
         total = 0.0
         for pack in packs_of(self.valid_data, self.config.pack_tokens):
-            loss = pack_loss(self.model, pack)
+            loss: Any = pack_loss(self.model, pack)
             mx.eval(loss)
             total += loss.item()
         self.model.train()
@@ -283,7 +294,8 @@ class Trainer:
             "truncated_rows": data.truncated,
             "dropped_rows": data.dropped,
             "tokens": self.progress["tokens"],
-            "training_seconds": round(self.progress["seconds"], 1),
+            "read_tokens": self.progress["read"],
+            "training_seconds": round(max(self.progress["seconds"], 0.001), 3),
             "tokens_per_second": round(self.progress["tokens"] / max(self.progress["seconds"], 1e-9), 1),
             "peak_memory_gb": round(self.progress.get("peak_memory_gb", 0.0), 3),
             "valid_loss_before": round(self.progress.get("valid_loss_before", math.nan), 4),

@@ -42,7 +42,7 @@ def check_layout(model: Any) -> None:
     layer = model.layers[0]
     parts = set(layer.children())
     inner = {name for name, part in layer.self_attn.children().items() if part} if "self_attn" in parts else set()
-    if not _BLOCK <= parts or parts - _BLOCK or inner - _ATTENTION or getattr(layer, "use_sliding", False):
+    if not parts >= _BLOCK or parts - _BLOCK or inner - _ATTENTION or getattr(layer, "use_sliding", False):
         raise InputError(
             f"Expected a base of the Llama layout (Llama, Qwen2, Qwen3, Mistral, SmolLM2), got {model.model_type} "
             f"with {sorted(parts | inner)}.",
@@ -115,7 +115,8 @@ def _attention(attention: Any, x: mx.array, pack: Pack) -> mx.array:
             row_v = mx.concatenate([v[:, :, :p], row_v], axis=2)
         outputs.append(_attend(row_q, row_k, row_v, attention.scale))
     joined = mx.concatenate(outputs, axis=2).transpose(0, 2, 1, 3).reshape(1, length, -1)
-    return attention.o_proj(joined)
+    out: mx.array = attention.o_proj(joined)
+    return out
 
 
 def _attend(q: mx.array, k: mx.array, v: mx.array, scale: float) -> mx.array:
@@ -124,7 +125,8 @@ def _attend(q: mx.array, k: mx.array, v: mx.array, scale: float) -> mx.array:
 
 def _block(layer: Any, h: mx.array, pack: Pack) -> mx.array:
     h = h + _attention(layer.self_attn, layer.input_layernorm(h), pack)
-    return h + layer.mlp(layer.post_attention_layernorm(h))
+    out: mx.array = h + layer.mlp(layer.post_attention_layernorm(h))
+    return out
 
 
 def _checkpointed(layer: Any, h: mx.array, pack: Pack) -> mx.array:
@@ -152,4 +154,5 @@ def logits(model: Any, pack: Pack, checkpointing: bool = False) -> mx.array:
 def pack_loss(model: Any, pack: Pack, checkpointing: bool = False) -> mx.array:
     """The sum of the cross-entropies of all trained tokens in the pack, in nats."""
     out = logits(model, pack, checkpointing).astype(mx.float32)
-    return nn.losses.cross_entropy(out, mx.array(pack.target), reduction="sum")
+    loss: mx.array = nn.losses.cross_entropy(out, mx.array(pack.target), reduction="sum")
+    return loss

@@ -1,0 +1,87 @@
+"""A GGUF file answering through llama.cpp, under the chat template that it carries."""
+
+import math
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tools.errors import InputError
+from tools.inference.engine import SPEED_PROMPT, SPEED_TOKENS, Said
+
+CONTEXT = 2048
+
+
+class GgufEngine:
+    """A loaded GGUF. Raises InputError when llama.cpp cannot load it."""
+
+    def __init__(self, path: Path, context: int = CONTEXT) -> None:
+        self.path, self.context = path, context
+        self.llama = self._load(logits_all=False)
+
+    def _load(self, logits_all: bool) -> Any:
+        from llama_cpp import Llama
+
+        threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        try:
+            return Llama(
+                str(self.path),
+                n_ctx=512 if logits_all else self.context,
+                n_threads=threads,
+                n_threads_batch=threads,
+                n_gpu_layers=-1,
+                logits_all=logits_all,
+                seed=0,
+                verbose=False,
+            )
+        except (ValueError, OSError, AssertionError) as error:
+            raise InputError(
+                f"llama.cpp cannot load {self.path.name}: {error}", "make it again with quantize"
+            ) from error
+
+    def _chat(self, prompt: str, max_tokens: int, **options: Any) -> Any:
+        return self.llama.create_chat_completion(
+            [{"role": "user", "content": prompt}], max_tokens=max_tokens, temperature=0.0, repeat_penalty=1.0, **options
+        )
+
+    def answer(self, prompts: Sequence[str], max_tokens: int, said: Said | None = None) -> list[str]:
+        """Greedy answers, one prompt after the other; the common beginning of prompts is computed once."""
+        answers = []
+        for number, prompt in enumerate(prompts, start=1):
+            answers.append(self._chat(prompt, max_tokens)["choices"][0]["message"]["content"].strip())
+            if said:
+                said(number)
+        return answers
+
+    def perplexity(self, texts: Sequence[str]) -> float:
+        """Perplexity over all tokens of `texts`; texts longer than 512 tokens are cut there."""
+        import numpy as np
+
+        scorer = self._load(logits_all=True)
+        total, count = 0.0, 0
+        try:
+            for text in texts:
+                ids = scorer.tokenize(text.encode(), add_bos=False, special=False)[: scorer.n_ctx()]
+                scorer.reset()
+                scorer.eval(ids)
+                logits = np.asarray(scorer.scores[: len(ids) - 1], dtype=np.float64)
+                top = logits.max(axis=1)
+                log_sum = top + np.log(np.exp(logits - top[:, None]).sum(axis=1))
+                total += float((log_sum - logits[np.arange(len(ids) - 1), ids[1:]]).sum())
+                count += len(ids) - 1
+        finally:
+            scorer.close()
+        return math.exp(total / count)
+
+    def tokens_per_second(self) -> float:
+        """Speed of `SPEED_TOKENS` tokens after the first."""
+        times: list[float] = []
+        for part in self._chat(SPEED_PROMPT, SPEED_TOKENS, stream=True):
+            if "content" in part["choices"][0]["delta"]:
+                times.append(time.perf_counter())
+        return (len(times) - 1) / max(times[-1] - times[0], 1e-9)
+
+    def close(self) -> None:
+        """Free the weights and the context."""
+        self.llama.close()

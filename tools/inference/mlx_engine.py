@@ -1,0 +1,68 @@
+"""A base, with or without its adapter, answering through mlx-lm."""
+
+import math
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from tools.data.tokens import encode_prompt
+from tools.inference.engine import SPEED_PROMPT, SPEED_TOKENS, Said
+from tools.models.load import load
+
+BATCH = 24  # prompts that are decoded together
+
+
+class MlxEngine:
+    """The model of an HF folder. Raises InputError or MissingError when it cannot be loaded."""
+
+    def __init__(self, folder: Path, adapter: Path | None = None) -> None:
+        self.model, self.tokenizer = load(folder, adapter)
+        import mlx.core as mx
+
+        mx.set_cache_limit(256_000_000)
+
+    def answer(self, prompts: Sequence[str], max_tokens: int, said: Said | None = None) -> list[str]:
+        """Greedy answers, `BATCH` at a time; prompts of like length go together."""
+        from mlx_lm import batch_generate
+
+        encoded = [encode_prompt(self.tokenizer, prompt) for prompt in prompts]
+        order = sorted(range(len(prompts)), key=lambda i: len(encoded[i]))
+        answers = [""] * len(prompts)
+        for begin in range(0, len(order), BATCH):
+            group = order[begin : begin + BATCH]
+            response = batch_generate(self.model, self.tokenizer, [encoded[i] for i in group], max_tokens=max_tokens)
+            for i, text in zip(group, response.texts, strict=True):
+                answers[i] = text.strip()
+            if said:
+                said(min(begin + BATCH, len(order)))
+        return answers
+
+    def perplexity(self, texts: Sequence[str]) -> float:
+        """Perplexity over all tokens of `texts`, one forward pass a text."""
+        import mlx.core as mx
+        import mlx.nn as nn
+
+        total, count = 0.0, 0
+        for text in texts:
+            ids = mx.array(self.tokenizer.encode(text, add_special_tokens=False))[None]
+            logits = self.model(ids[:, :-1]).astype(mx.float32)
+            total += nn.losses.cross_entropy(logits, ids[:, 1:], reduction="sum").item()
+            count += ids.shape[1] - 1
+        return math.exp(total / count)
+
+    def tokens_per_second(self) -> float:
+        """Speed of `SPEED_TOKENS` tokens after the first."""
+        from mlx_lm import stream_generate
+
+        prompt = encode_prompt(self.tokenizer, SPEED_PROMPT)
+        times: list[float] = []
+        for _ in stream_generate(self.model, self.tokenizer, prompt, max_tokens=SPEED_TOKENS):
+            times.append(time.perf_counter())
+        return (len(times) - 1) / max(times[-1] - times[0], 1e-9)
+
+    def close(self) -> None:
+        """Free the weights and MLX's cache."""
+        import mlx.core as mx
+
+        self.model = None
+        mx.clear_cache()
