@@ -8,7 +8,7 @@ The measure is the Jaccard index of the sets of character trigrams, in lower cas
 
 from collections.abc import Sequence
 
-NEAR = 0.75  # from here on two questions count as near-duplicates
+NEAR = 0.7  # from here on two questions count as near-duplicates
 
 
 def find_similar(these: Sequence[str], those: Sequence[str], threshold: float = NEAR) -> list[tuple[int, int, float]]:

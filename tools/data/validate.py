@@ -22,8 +22,8 @@ from tools.files import sha256, write_json
 from tools.policy.levels import LEVELS
 from tools.workspace import Workspace
 
-# Literal leftovers of templates and of other models' habits; `{{` inside code stays allowed.
-_PLACEHOLDER = re.compile(r"\{\{\s*\w+\s*\}\}|\bTODO\b|\bFIXME\b|As an AI language model|\[INSERT ", re.IGNORECASE)
+# Literal leftovers of templates and of other models' habits.
+_PLACEHOLDER = re.compile(r"\{\{\s*\w+\s*\}\}|\b(?:TODO|FIXME):|(?i:as an ai language model)|\[INSERT ")
 _SECRET = re.compile(
     r"-----BEGIN [A-Z ]*PRIVATE KEY-----|\bAKIA[0-9A-Z]{16}\b|\bghp_[A-Za-z0-9]{36}\b|\bsk-[A-Za-z0-9_-]{32,}\b"
 )

