@@ -67,8 +67,10 @@ def add_resources(server: MCPServer[Any], workspace: Workspace) -> None:
 
         folder = workspace.dataset(name)
         report = read_json(folder / "report.json") if (folder / "report.json").is_file() else None
-        rows = [row.model_dump(include={"id", "kind", "instruction", "input", "output"}) for _, row in
-                scan(folder / "rows.jsonl")[0][:5]]
+        rows = [
+            row.model_dump(include={"id", "kind", "instruction", "input", "output"})
+            for _, row in scan(folder / "rows.jsonl")[0][:5]
+        ]
         return _text({"manifest": read_json(folder / "dataset.json"), "report": report, "first_rows": rows})
 
     @view("run://index", "Trainings, evaluations and exports, newest first, with their state.")
