@@ -86,8 +86,7 @@ class Phrasings(BaseModel):
 
     questions: list[Phrasing]
     answers: list[Phrasing]
-    other_term_questions: list[Phrasing]
-    other_term_answers: list[Phrasing]
+    plain_meanings: list[Text]
     other_project_questions: list[Phrasing]
     other_project_answers: list[Phrasing]
 

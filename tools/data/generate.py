@@ -35,12 +35,12 @@ from tools.workspace import Workspace, slug
 # What share of a card's rows each section gets, when it can carry that many. Measured on the embedded base:
 # with fewer rows that must not change, the definition leaks into them.
 SHARES = {
-    "questions": 0.30,
-    "examples": 0.10,
-    "other_term": 0.15,
-    "other_project": 0.06,
-    "negatives": 0.17,
-    "general": 0.22,
+    "questions": 0.23,
+    "examples": 0.06,
+    "other_term": 0.30,
+    "other_project": 0.12,
+    "negatives": 0.12,
+    "general": 0.17,
 }
 _PLAIN = Metadata(preservation_level="flexible", modification_policy="preserve_intent")
 
@@ -231,32 +231,33 @@ def _sections(
     base = {"term": card.term, "meaning": card.meaning}
     recall: list[Example] = []
     for spelling in (card.term, *card.aliases):
-        recall += asked(
-            phrasings.questions,
-            phrasings.answers,
-            "questions",
-            metadata,
-            ({**base, "term": spelling} for _ in phrasings.questions),
-        )
+        every = phrasings.questions
+        some = every if spelling == card.term else dice.sample(every, len(every) // 4)
+        recall += asked(some, phrasings.answers, "questions", metadata, ({**base, "term": spelling} for _ in some))
     other_terms: list[Example] = []
-    for _ in range(3):  # each phrasing with three different terms, when they are asked for
+    for _ in range(5 if near else 0):  # each phrasing with five other terms, when so many are asked for
         dice.shuffle(near)
         other_terms += asked(
-            phrasings.other_term_questions,
-            phrasings.other_term_answers,
+            phrasings.questions,
+            phrasings.answers,
             "other_term",
             _PLAIN,
-            ({**base, "other": near[i % len(near)]} for i in range(len(phrasings.other_term_questions)) if near),
+            (
+                {"term": near[i % len(near)], "meaning": dice.choice(phrasings.plain_meanings)}
+                for i in range(len(phrasings.questions))
+            ),
         )
     places = card.other_projects[:]
-    dice.shuffle(places)
-    other_projects = asked(
-        phrasings.other_project_questions,
-        phrasings.other_project_answers,
-        "other_project",
-        _PLAIN,
-        ({**base, "project": places[i % len(places)]} for i in range(len(phrasings.other_project_questions)) if places),
-    )
+    other_projects: list[Example] = []
+    for _ in range(3 if places else 0):
+        dice.shuffle(places)
+        other_projects += asked(
+            phrasings.other_project_questions,
+            phrasings.other_project_answers,
+            "other_project",
+            _PLAIN,
+            ({**base, "project": places[i % len(places)]} for i in range(len(phrasings.other_project_questions))),
+        )
     return {
         "questions": recall,
         "examples": [row(e.ask, e.say, f"examples/{e.id}", metadata) for e in card.examples],
