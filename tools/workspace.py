@@ -74,6 +74,25 @@ class Workspace:
     def memory(self) -> Path:
         return self.home / "memory"
 
+    def readable(self, path: str) -> Path:
+        """The file that `path` stands for, links resolved, when it lies in the workspace or in an allowed root.
+
+        Raises:
+            InputError: it does not, or is no file.
+        """
+        roots = [self.home.resolve(), *self.settings.roots]
+        try:
+            found = Path(path).expanduser().resolve()
+            inside = any(found.is_relative_to(root) for root in roots) and found.is_file()
+        except (OSError, ValueError, RuntimeError):
+            inside = False
+        if not inside:
+            raise InputError(
+                f"Expected a file inside {', '.join(map(str, roots))}; got {path[:200]!r}.",
+                "name such a file, or set LOOPTUNE_ROOTS to a JSON list of the folders that may be read",
+            )
+        return found
+
     def names(self, folder: Path, marker: str) -> list[str]:
         """The names in `folder` that are complete, which is: hold the file `marker`. Oldest first."""
         if not folder.is_dir():

@@ -95,8 +95,9 @@ def run_job(workspace: Workspace, job: Job) -> dict[str, Any]:
         NotFoundError, MissingError, InputError: a target, a set or a dataset is not there.
         Cancelled: it was asked to stop.
     """
-    config = EvaluationConfig.model_validate(job.config)
-    suite = read_suite(config.probes) if config.probes else suite_of_dataset(workspace, config.dataset)
+    known = EvaluationConfig.model_fields
+    config = EvaluationConfig.model_validate({key: value for key, value in job.config.items() if key in known})
+    suite = find_suite(workspace, config.probes, config.dataset)
     if config.dataset and config.probes:
         train, valid, _ = read_split(workspace, config.dataset)
         refuse_leaks(suite, [row.question for row in [*train, *valid]])
@@ -108,6 +109,15 @@ def run_job(workspace: Workspace, job: Job) -> dict[str, Any]:
         write_json(job.folder / "reports" / f"{model.name}.json", report.model_dump())
         summaries[model.name] = report.summary()
     return {"models": summaries, "probes": suite.name}
+
+
+def find_suite(workspace: Workspace, probes: str, dataset: str) -> Suite:
+    """The shipped set `probes`, or else the held-back rows of `dataset`.
+
+    Raises:
+        NotFoundError, CheckError, InputError: there is no such set, or the dataset cannot serve as one.
+    """
+    return read_suite(probes) if probes else suite_of_dataset(workspace, dataset)
 
 
 def open_target(workspace: Workspace, target: Target) -> Model:

@@ -6,12 +6,18 @@ promote(workspace, "forty-two", checks)    # refuses when a check failed
 models/promoted.json                       # which model answers, and why it may
 """
 
+from typing import Any
+
 from pydantic import BaseModel
 
+from tools.data.datasets import Manifest, read_manifest
 from tools.errors import CheckError, InputError
-from tools.evaluation.compare import ModelReport
+from tools.evaluation import compare
+from tools.evaluation.compare import EvaluationConfig, ModelReport, Target, read_report
+from tools.evaluation.probes import suite_names
 from tools.files import read_json, write_json
-from tools.jobs.record import now
+from tools.jobs import record
+from tools.jobs.record import Job, now
 from tools.workspace import Workspace
 
 
@@ -24,6 +30,10 @@ class Bars(BaseModel):
     perplexity_ratio: float = 1.5
     min_probes: int = 30
     min_controls: int = 60
+
+
+# A dataset's own held-back rows are fewer than a probe set, and its term may be known to the base already.
+HELD_BACK = Bars(base_recall=1.01, min_probes=5, min_controls=10)
 
 
 class Check(BaseModel):
@@ -94,6 +104,91 @@ def promote(workspace: Workspace, model: str, checks: list[Check]) -> None:
         workspace.models / "promoted.json",
         {"model": model, "promoted": now(), "checks": [check.model_dump() for check in checks]},
     )
+
+
+class GateConfig(EvaluationConfig):
+    """An evaluation of a base and an exported model, with the gate after it."""
+
+    model: str
+    promote: bool = False
+
+
+def start_evaluation(
+    workspace: Workspace,
+    *,
+    run: str = "",
+    model: str = "",
+    probes: str = "",
+    promote: bool = False,
+    idempotency_key: str = "",
+) -> tuple[Job, bool]:
+    """Queue an evaluation of a run's adapter, or the gate of an exported model, and start its worker.
+
+    Without `probes`, the probe set of the card that the dataset was made from is asked, or else the dataset's own
+    held-back rows.
+
+    Raises:
+        InputError: not exactly one of `run` and `model`, or `promote` without `model`.
+        NotFoundError, MissingError, CheckError: what is named is not there, or not finished.
+    """
+    if bool(run) == bool(model) or (promote and not model):
+        raise InputError(
+            "Expected either `run` (a training) or `model` (an exported model), and `promote` only with `model`.",
+            "read run://index and model://index",
+        )
+    if run:
+        config = record.Job(workspace.run(run)).config
+        dataset, base = str(config.get("dataset", "")), str(config.get("base", ""))
+        targets = [Target(label="base", base=base), Target(label="adapter", run=run)]
+    else:
+        manifest = read_json(workspace.model(model) / "manifest.json")
+        dataset, base = manifest["made_from"]["dataset"], manifest["made_from"]["base"]
+        files = [Target(label=name.removesuffix(".gguf"), model=model, file=name) for name in manifest["files"]]
+        targets = [Target(label="base", base=base), *files]
+    for target in targets:
+        compare.open_target(workspace, target)
+    probes = probes or _probes_of(read_manifest(workspace.dataset(dataset)))
+    compare.find_suite(workspace, probes, dataset)
+    asked: dict[str, Any] = {"targets": targets, "probes": probes, "dataset": dataset}
+    settings = GateConfig(**asked, model=model, promote=promote) if model else EvaluationConfig(**asked)
+    job, new = record.create(
+        workspace, "gate" if model else "evaluate", model or dataset, settings.model_dump(), idempotency_key
+    )
+    if new:
+        record.start(workspace, job)
+    return job, new
+
+
+def _probes_of(manifest: Manifest) -> str:
+    """The shipped probe set of the only card that a dataset was made from, if there is one."""
+    names = {source.rpartition("/")[2] for source in manifest.sources}
+    return name if len(names) == 1 and (name := names.pop()) in suite_names() else ""
+
+
+def run_job(workspace: Workspace, job: Job) -> dict[str, Any]:
+    """Evaluate the base and every file of a model, judge the last, and promote the model when that was asked for.
+
+    Returns:
+        `models` (summaries by label), `checks`, `passed`, `reason`, and whether it was `promoted`.
+
+    Raises:
+        what `compare.run_job` raises.
+    """
+    config = GateConfig.model_validate(job.config)
+    result = compare.run_job(workspace, job)
+    last = config.targets[-1].label
+    bars = Bars() if config.probes else HELD_BACK
+    checks = judge(read_report(job.folder, "base"), read_report(job.folder, last), bars)
+    failed = reason(checks)
+    if config.promote and not failed:
+        promote(workspace, config.model, checks)
+    return {
+        **result,
+        "checks": [check.model_dump() for check in checks],
+        "passed": not failed,
+        "reason": failed,
+        "promoted": config.promote and not failed,
+    }
 
 
 def promoted(workspace: Workspace) -> str | None:

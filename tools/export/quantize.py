@@ -19,6 +19,7 @@ from tools.evaluation.probes import read_retention
 from tools.export.fuse import compare, fuse, require_agreement
 from tools.export.gguf import QuantType, convert, quantize_file, tensor_types
 from tools.files import read_json, require_space, sha256, whole_folder, write_json, write_text
+from tools.jobs import record
 from tools.jobs.record import Job, now
 from tools.models.bases import base_folder, describe, weight_files
 from tools.workspace import Workspace, check_name
@@ -35,6 +36,32 @@ class ExportConfig(BaseModel):
     run: str
     name: str
     type: QuantType = "q4_k_m"
+
+
+def start_export(
+    workspace: Workspace, run: str, name: str, kind: QuantType, idempotency_key: str = ""
+) -> tuple[Job, bool]:
+    """Queue an export and start its worker; without a name the model is called after the run's dataset.
+
+    Raises:
+        what `require_exportable` raises.
+    """
+    if not name:
+        dataset = str(read_json(workspace.run(run) / "job.json")["config"].get("dataset", run))
+        name, number = dataset, 1
+        while (workspace.models / name).exists():
+            number += 1
+            name = f"{dataset}-{number}"
+    config = ExportConfig(run=run, name=name, type=kind)
+    earlier = record.find(workspace, idempotency_key)
+    if earlier is None:
+        require_exportable(workspace, config)
+    else:  # the name that was free then is taken now
+        config = config.model_copy(update={"name": earlier.config.get("name", name)})
+    job, new = record.create(workspace, "quantize", config.name, config.model_dump(), idempotency_key)
+    if new:
+        record.start(workspace, job)
+    return job, new
 
 
 def require_exportable(workspace: Workspace, config: ExportConfig) -> None:

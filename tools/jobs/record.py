@@ -26,10 +26,10 @@ from tools.errors import ConflictError, LooptuneError
 from tools.files import read_json, require_space, whole_folder, write_json, write_text
 from tools.workspace import Workspace, slug
 
-JobKind = Literal["train", "evaluate", "quantize"]
+JobKind = Literal["train", "evaluate", "quantize", "gate"]
 JobState = Literal["queued", "running", "stopping", "stopped", "finished", "failed"]
 ACTIVE = ("queued", "running", "stopping")
-_PREFIX: dict[str, str] = {"train": "run", "evaluate": "eval", "quantize": "quant"}
+_PREFIX: dict[str, str] = {"train": "run", "evaluate": "eval", "quantize": "quant", "gate": "gate"}
 _SPAWN_SECONDS = 60  # a queued job without a process after this long was never started
 
 
@@ -117,17 +117,14 @@ def create(
     require_space(workspace.runs, 50_000_000, workspace.settings.min_free_gb, f"A {kind} job")
     with workspace.lock("runs"):
         record = {"kind": kind, "config": config, "idempotency_key": idempotency_key}
-        if idempotency_key:
-            for name in workspace.names(workspace.runs, "state.json"):
-                earlier = read_json(workspace.runs / name / "job.json")
-                if earlier["idempotency_key"] == idempotency_key:
-                    if earlier != record:
-                        raise ConflictError(
-                            f"The idempotency key {idempotency_key!r} belongs to {name}, which was asked for "
-                            "something else.",
-                            "use a new key for a new job",
-                        )
-                    return Job(workspace.runs / name), False
+        if earlier := find(workspace, idempotency_key):
+            if read_json(earlier.folder / "job.json") != record:
+                raise ConflictError(
+                    f"The idempotency key {idempotency_key!r} belongs to {earlier.id}, which was asked for something "
+                    "else.",
+                    "use a new key for a new job",
+                )
+            return earlier, False
         stem = f"{_PREFIX[kind]}-{slug(title)}"
         number = 1
         while (folder := workspace.runs / f"{stem}-{number:04d}").exists():
@@ -136,6 +133,15 @@ def create(
             write_json(temporary / "job.json", record)
             write_json(temporary / "state.json", State(id=folder.name, kind=kind, created=now()).model_dump())
     return Job(folder), True
+
+
+def find(workspace: Workspace, idempotency_key: str) -> Job | None:
+    """The job that was made with this key, if there is one."""
+    if idempotency_key:
+        for name in workspace.names(workspace.runs, "state.json"):
+            if read_json(workspace.runs / name / "job.json")["idempotency_key"] == idempotency_key:
+                return Job(workspace.runs / name)
+    return None
 
 
 def start(workspace: Workspace, job: Job) -> None:

@@ -26,6 +26,7 @@ _DOERS = {
     "train": "tools.training.loop:run_job",
     "evaluate": "tools.evaluation.compare:run_job",
     "quantize": "tools.export.quantize:run_job",
+    "gate": "tools.export.gate:run_job",
 }
 
 

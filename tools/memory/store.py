@@ -1,7 +1,7 @@
 """Semantic memory: what the agent was told or found out, kept in a Chroma collection and found by its meaning.
 
     memory = MemoryStore(Workspace.open(Settings()))
-    memory.remember("Amounts are kept in cents.", kind="decision", tags=["money"])
+    memory.remember("Amounts are kept in cents.", kind="rule", tags=["money"])
     memory.query("how do we store prices?")[0].text
 
 Each call opens the store under the workspace's lock "memory" and closes it again (about 10 ms). Chroma keeps its
@@ -18,16 +18,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 from pydantic import BaseModel, Field
 
 from tools.errors import ConflictError, InputError, LimitError, LooptuneError, NotFoundError
 from tools.files import require_space
 from tools.memory.embedder import DIMENSIONS, MODEL, embed
+from tools.memory.kinds import EntryKind
 from tools.workspace import Workspace
-
-Kind = Literal["note", "correction", "preference", "term", "decision"]
 
 MAX_ENTRIES = 100_000
 MAX_CHARACTERS = 8000
@@ -51,7 +50,7 @@ class Entry(BaseModel):
 
     id: str
     text: str
-    kind: Kind
+    kind: EntryKind
     tags: list[str]
     source: str
     created: str = Field(description="ISO-8601, UTC")
@@ -80,7 +79,7 @@ class MemoryStore:
         self._path = workspace.memory
 
     def remember(
-        self, text: str, kind: Kind = "note", tags: Sequence[str] = (), source: str = "agent"
+        self, text: str, kind: EntryKind = "fact", tags: Sequence[str] = (), source: str = "agent"
     ) -> tuple[Entry, bool]:
         """Keep `text`. Returns the entry, and whether it is new.
 
@@ -115,7 +114,7 @@ class MemoryStore:
         return entry, True
 
     def query(
-        self, text: str, limit: int = 5, kind: Kind | None = None, min_similarity: float | None = None
+        self, text: str, limit: int = 5, kind: EntryKind | None = None, min_similarity: float | None = None
     ) -> list[Hit]:
         """The entries whose meaning is nearest to `text`, best first; [] when nothing is remembered.
 
@@ -167,7 +166,7 @@ class MemoryStore:
             collection.delete(ids=[id])
         return entry
 
-    def entries(self, limit: int = 100, offset: int = 0, kind: Kind | None = None) -> list[Entry]:
+    def entries(self, limit: int = 100, offset: int = 0, kind: EntryKind | None = None) -> list[Entry]:
         """The entries from `offset` on, newest first, `limit` of them at most.
 
         Raises:
@@ -213,7 +212,7 @@ class MemoryStore:
         if count >= MAX_ENTRIES:
             raise LimitError(
                 f"The memory holds {count} entries, and no more than {MAX_ENTRIES} fit.",
-                "forget some that are no longer true (forget_memory)",
+                "forget some that are no longer true (forget)",
             )
 
     @contextmanager
@@ -286,15 +285,15 @@ def _id(kind: str, text: str) -> str:
     return "mem-" + hashlib.sha256(f"{kind}\n{normalized}".encode()).hexdigest()[:12]
 
 
-def _where(kind: Kind | None) -> dict[str, str] | None:
+def _where(kind: EntryKind | None) -> dict[str, str] | None:
     return None if kind is None else {"kind": _check_kind(kind)}
 
 
-def _check_kind(kind: Kind) -> Kind:
-    if kind not in get_args(Kind):
+def _check_kind(kind: EntryKind) -> EntryKind:
+    if kind not in get_args(EntryKind):
         raise InputError(
-            f"Expected a kind of {', '.join(get_args(Kind))}; got {str(kind)[:80]!r}.",
-            "use 'note' when none of the others fits",
+            f"Expected a kind of {', '.join(get_args(EntryKind))}; got {str(kind)[:80]!r}.",
+            "use 'fact' when none of the others fits",
         )
     return kind
 

@@ -55,6 +55,32 @@ def base_names(workspace: Workspace) -> dict[str, str]:
     return names
 
 
+def require_base(workspace: Workspace, name: str) -> None:
+    """Check, without unpacking or fetching anything, that base `name` can be had.
+
+    Raises:
+        NotFoundError: no such base.
+        MissingError: it would have to be downloaded, or its package is not installed.
+    """
+    check_name(name, "base name")
+    names = base_names(workspace)
+    if name not in names:
+        raise _unknown_base(workspace, name)
+    if names[name].startswith("missing"):
+        raise MissingError(
+            f"The base {name!r} is {names[name]}.", f"do that, or put a Hugging Face folder at {workspace.bases / name}"
+        )
+
+
+def _unknown_base(workspace: Workspace, name: str) -> NotFoundError:
+    return NotFoundError.named(
+        "base",
+        name,
+        base_names(workspace),
+        f"use {EMBEDDED!r}, or put a Hugging Face folder at {workspace.bases / name}",
+    )
+
+
 def base_folder(workspace: Workspace, name: str) -> Path:
     """The folder of base `name`, unpacked or fetched first where that is possible.
 
@@ -68,9 +94,7 @@ def base_folder(workspace: Workspace, name: str) -> Path:
     if (folder / "config.json").is_file():
         return folder
     if name != EMBEDDED and name not in HUB:
-        raise NotFoundError.named(
-            "base", name, base_names(workspace), f"use {EMBEDDED!r}, or put a Hugging Face folder at {folder}"
-        )
+        raise _unknown_base(workspace, name)
     with workspace.lock("bases", timeout=600):
         if not (folder / "config.json").is_file():
             if name == EMBEDDED:
