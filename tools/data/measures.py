@@ -1,0 +1,83 @@
+"""How diverse a set of rows is, as figures with bars.
+
+    figures = measure(train, valid)
+    missed(figures)                 # the bars that are not reached, in words
+
+As a reference, 999 rows of Alpaca score: distinct 4-grams 0.91, gzip ratio 2.7, outputs with a neighbour above 0.8 in
+2.7 % of rows. Similarity is the cosine of TF-IDF vectors over words and pairs of words (scikit-learn's weighting).
+"""
+
+import gzip
+from collections import Counter
+from collections.abc import Sequence
+
+from tools.data.examples import Example
+
+# name → (the bar, whether the figure has to stay at or below it)
+BARS: dict[str, tuple[float, bool]] = {
+    "exact_duplicates": (0, True),
+    "prompts_above_0.9": (0.01, True),
+    "outputs_above_0.9": (0.02, True),
+    "outputs_above_0.8": (0.08, True),
+    "distinct_4grams": (0.55, False),
+    "gzip_ratio": (4.0, True),
+    "commonest_opening": (0.03, True),
+    "largest_template": (0.02, True),
+    "pairs_across_split_above_0.8": (0, True),
+    "phrasings_on_both_sides": (0, True),
+}
+
+
+def measure(train: Sequence[Example], valid: Sequence[Example]) -> dict[str, float]:
+    """The figures that `BARS` names; shares are of all rows, from 0 to 1."""
+    rows = [*train, *valid]
+    questions, answers = [row.question for row in rows], [row.answer for row in rows]
+    prompt_pairs, output_pairs = _alike(questions, 0.8), _alike(answers, 0.8)
+    grams = [gram for text in answers for gram in zip(*(text.split()[i:] for i in range(4)), strict=False)]
+    joined = "\n".join(answers).encode()
+    templates = Counter((row.provenance.card, row.provenance.template) for row in rows)
+    sides = [{phrasing(row) for row in side} for side in (train, valid)]
+    across = [pair for pairs in (prompt_pairs, output_pairs) for pair in pairs if pair[0] < len(train) <= pair[1]]
+    return {
+        "exact_duplicates": len(questions) - len(set(questions)),
+        "prompts_above_0.9": _share(prompt_pairs, 0.9, len(rows)),
+        "outputs_above_0.9": _share(output_pairs, 0.9, len(rows)),
+        "outputs_above_0.8": _share(output_pairs, 0.8, len(rows)),
+        "distinct_4grams": round(len(set(grams)) / max(1, len(grams)), 4),
+        "gzip_ratio": round(len(joined) / max(1, len(gzip.compress(joined, mtime=0))), 3),
+        "commonest_opening": round(opening(answers)[1] / max(1, len(rows)), 4),
+        "largest_template": round(max(templates.values(), default=0) / max(1, len(rows)), 4),
+        "pairs_across_split_above_0.8": len(across),
+        "phrasings_on_both_sides": len(sides[0] & sides[1]),
+    }
+
+
+def missed(figures: dict[str, float]) -> list[str]:
+    """The bars that `figures` do not reach."""
+    return [
+        f"{name} is {figures[name]:g}, it has to be at {'most' if at_most else 'least'} {bar:g}"
+        for name, (bar, at_most) in BARS.items()
+        if (figures[name] > bar if at_most else figures[name] < bar)
+    ]
+
+
+def phrasing(row: Example) -> tuple[str, str]:
+    """What rows share that say the same in other words: the card and the exchange or question they were made of."""
+    return row.provenance.card, row.provenance.template.partition("+")[0]
+
+
+def opening(answers: Sequence[str]) -> tuple[str, int]:
+    """The commonest three words that answers begin with, and how often."""
+    return Counter(" ".join(text.split()[:3]) for text in answers).most_common(1)[0] if answers else ("", 0)
+
+
+def _alike(texts: Sequence[str], threshold: float) -> list[tuple[int, int, float]]:
+    from tools.data.similar import find_alike
+
+    return find_alike(texts, threshold)
+
+
+def _share(pairs: Sequence[tuple[int, int, float]], threshold: float, rows: int) -> float:
+    """The share of rows that have a neighbour above `threshold`."""
+    near = {i for one, other, similarity in pairs if similarity > threshold for i in (one, other)}
+    return round(len(near) / max(1, rows), 4)
