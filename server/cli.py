@@ -15,8 +15,11 @@ from typing import Annotated, Any
 
 import typer
 
+from server.evaluation_cli import evaluation_app, probes_app
 from server.hosts import PLACES, Host, host_config
-from tools.errors import InputError, LooptuneError, NotFoundError
+from server.memory_cli import memory_app
+from server.models_cli import models_app
+from tools.errors import ConflictError, InputError, LooptuneError, NotFoundError
 from tools.files import read_json
 from tools.jobs import record
 from tools.settings import Settings
@@ -30,6 +33,10 @@ app = typer.Typer(
 )
 dataset_app = typer.Typer(no_args_is_help=True, help="The datasets that ship.")
 app.add_typer(dataset_app, name="dataset")
+app.add_typer(memory_app, name="memory")
+app.add_typer(probes_app, name="probes")
+app.add_typer(evaluation_app, name="evaluation")
+app.add_typer(models_app)
 Json = Annotated[bool, typer.Option("--json", help="print one JSON value and nothing else")]
 
 
@@ -160,14 +167,22 @@ def resource(
 @app.command()
 def validate(
     path: Annotated[Path, typer.Argument(help="a JSON or JSONL file, or the name of a dataset in the workspace")],
+    report_folder: Annotated[
+        Path | None, typer.Option("--report", help="a folder for the report: Markdown, an HTML page and a picture")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Check the rows of a file or a dataset: errors by line and field, duplicates, contradictions, statistics."""
+    from tools.data.report import png, write_reports
     from tools.data.validate import validate_dataset, validate_file
+    from tools.files import write_bytes
 
     workspace = Workspace.open(Settings())
     is_name = not path.exists() and path.name == str(path) and not path.suffix
     report = validate_dataset(workspace, path.name)[0] if is_name else validate_file(path)
+    if report_folder:
+        write_reports(report_folder, report, path.name)
+        write_bytes(report_folder / "report.png", png(report, path.name))
     if as_json:
         _json(report.model_dump())
     else:
@@ -319,6 +334,80 @@ def print_config(
     if not as_json:
         sys.stderr.write(f"Put this into {PLACES[host]}\n")
     _json(host_config(known))
+
+
+@app.command()
+def check(
+    original: Annotated[Path, typer.Argument(help="the file as it was, with its metadata tags")],
+    modified: Annotated[Path, typer.Argument(help="the file as it is now, or - for stdin")],
+    level: Annotated[str, typer.Option(help="strict, moderate or flexible; else the tags decide")] = "",
+    language: Annotated[str, typer.Option(help="such as python; by default from the file's name")] = "",
+    as_json: Json = False,
+) -> None:
+    """Whether a change keeps what its preservation level demands: each violation with its place and its tag."""
+    from tools.memory.embedder import embed
+    from tools.policy.preserve import check_preservation
+    from tools.syntax import ALIASES, GRAMMARS
+
+    suffix = original.suffix.lstrip(".").casefold()
+    known = ALIASES.get(suffix, suffix)
+    language = language or (known if known in (*GRAMMARS, "json", "yaml", "markdown") else "")
+    verdict = check_preservation(
+        _exactly(original),
+        _exactly(modified),
+        level or None,  # type: ignore[arg-type]  # what is no level is refused with the names there are
+        language,
+        embed=embed,
+    )
+    if as_json:
+        _json(verdict.model_dump())
+    else:
+        for found in verdict.violations:
+            by = f" [{found.tag}]" if found.tag else ""
+            _out(f"{original}:{found.line}:{found.column}: {found.level}, {found.kind}: {found.message}{by}")
+            if found.diff:
+                _out("\n".join(f"    {line}" for line in found.diff.splitlines()))
+        for note in verdict.notes:
+            _out(note)
+        _out("allowed" if verdict.allowed else f"not allowed: {verdict.violation_count} violations")
+    if not verdict.allowed:
+        raise typer.Exit(1)
+
+
+def _exactly(path: Path) -> str:
+    """A file's text with its own line ends. Raises InputError."""
+    try:
+        data = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
+        return data.decode("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"Expected a text file in UTF-8: {path}: {error}", "name one") from error
+
+
+@app.command()
+def rules(
+    client: Annotated[str, typer.Argument(help="cursor, claude or agents")],
+    write: Annotated[Path | None, typer.Option("--write", help="write it to this file instead of stdout")] = None,
+    force: Annotated[bool, typer.Option("--force", help="overwrite what stands there")] = False,
+    as_json: Json = False,
+) -> None:
+    """The rule file that tells an IDE's agent to respect levels, adopt context windows and call the checker."""
+    from server.client_rules import CLIENTS, FILES, client_rules
+    from tools.files import write_text
+
+    if client not in CLIENTS:
+        raise NotFoundError.named("client", client, CLIENTS, "name one of these")
+    text = client_rules(client)  # type: ignore[arg-type]
+    if write is not None:
+        if write.exists() and not force:
+            raise ConflictError(f"{write} exists already.", "look at it, then repeat with --force or another path")
+        write_text(write, text)
+    if as_json:
+        _json({"client": client, "place": FILES[client], "written": str(write) if write else None, "text": text})
+    elif write is not None:
+        _out(f"wrote {write}")
+    else:
+        sys.stderr.write(f"Put this into {FILES[client]}\n")
+        _out(text.rstrip("\n"))
 
 
 def _arguments(values: list[str], source: str) -> dict[str, Any]:

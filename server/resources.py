@@ -11,7 +11,8 @@ from server.errors import found
 from tools.errors import NotFoundError
 from tools.files import read_json
 from tools.jobs.record import log_tail, read
-from tools.policy.levels import LEVELS, RULE_FAMILIES
+from tools.policy.levels import ALWAYS_STRICT, LEVELS, POLICIES, RULE_FAMILIES
+from tools.policy.rules import read_rules
 from tools.workspace import Workspace
 
 _JSON = "application/json"
@@ -38,9 +39,13 @@ def add_resources(server: MCPServer[Any], workspace: Workspace) -> None:
             raise NotFoundError.named("preservation level", level, LEVELS, "read policy://levels")
         return _text(LEVELS[level].model_dump())
 
-    @view("policy://rules", "The families of rule tags, and what each is for.")
-    def rule_families() -> str:
-        return _text(RULE_FAMILIES)
+    @view("policy://modifications", "The modification policies: what each one keeps.")
+    def modification_policies() -> str:
+        return _text(POLICIES)
+
+    @view("policy://rules", "The families of rule tags, the rules that ship, the user's own, and what conflicts.")
+    def rules() -> str:
+        return _text({"families": RULE_FAMILIES, "always_strict": ALWAYS_STRICT, **read_rules(workspace).model_dump()})
 
     @view("memory://store", "The memory store: embedding model, dimensions, and how many entries it holds.")
     def memory_store() -> str:
@@ -97,7 +102,7 @@ def add_resources(server: MCPServer[Any], workspace: Workspace) -> None:
 
     @view("model://index", "The exported models, newest first, and which of them answers.")
     def models() -> str:
-        from tools.export.gate import promoted
+        from tools.export.promotion import promoted
 
         names = workspace.names(workspace.models, "manifest.json")[::-1]
         manifests = [read_json(workspace.models / name / "manifest.json") for name in names[:_LISTED]]

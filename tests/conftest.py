@@ -4,11 +4,18 @@ The tiny base is a Llama of two layers with random weights and the embedded base
 that training, fusing, llama.cpp's converter and llama.cpp itself all do their real work, in seconds.
 """
 
+import contextlib
 import json
 import os
 import shutil
+import socket
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -32,6 +39,40 @@ def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def workspace(own_home: None) -> Workspace:
     return Workspace.open(Settings())
+
+
+@pytest.fixture(scope="session")
+def _chroma(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    folder = tmp_path_factory.mktemp("chroma")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    program = Path(sys.executable).with_name("chroma")
+    with (folder / "log").open("w") as log:
+        command = [str(program), "run", "--path", str(folder / "data"), "--host", "127.0.0.1", "--port", str(port)]
+        server = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while True:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+            break
+        assert server.poll() is None and time.monotonic() < deadline, (folder / "log").read_text()
+        time.sleep(0.05)
+    yield f"http://127.0.0.1:{port}"
+    server.terminate()
+    server.wait(timeout=20)
+
+
+@pytest.fixture
+def chroma_server(_chroma: str) -> str:
+    """The address of a real Chroma server on which nothing is remembered yet."""
+    import chromadb
+    from chromadb.errors import NotFoundError
+
+    place = urlsplit(_chroma)
+    client = chromadb.HttpClient(host=str(place.hostname), port=int(place.port or 0))
+    with client, contextlib.suppress(NotFoundError):
+        client.delete_collection("looptune-memory")
+    return _chroma
 
 
 @pytest.fixture(scope="session")
@@ -91,7 +132,8 @@ def with_bases(workspace: Workspace, bases: Path) -> Workspace:
     """The test's own workspace, in which the bases stand ready."""
     workspace.home.mkdir(parents=True, exist_ok=True)
     workspace.bases.symlink_to(bases, target_is_directory=True)
-    shutil.copytree(bases.parent / "cache", workspace.home / "cache")
+    if (bases.parent / "cache").is_dir():  # not when a test before this one loaded the BLAS from a cache of its own
+        shutil.copytree(bases.parent / "cache", workspace.home / "cache")
     return workspace
 
 
@@ -108,3 +150,44 @@ def dataset(workspace: Workspace) -> Callable[..., str]:
         return name
 
     return make
+
+
+@pytest.fixture(scope="session")
+def exported_home(bases: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home in which the tiny base was trained, exported as the model `holds`, and put through the gate once."""
+    from tools.data.generate import generate
+    from tools.data.validate import validate_dataset
+    from tools.evaluation.compare import Target
+    from tools.export.gate import GateConfig
+    from tools.export.quantize import ExportConfig
+    from tools.jobs import record
+    from tools.jobs.worker import main as do_job
+    from tools.training.config import preset
+
+    home = tmp_path_factory.mktemp("exported")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LOOPTUNE_HOME", str(home))
+        workspace = Workspace.open(Settings())
+        workspace.bases.symlink_to(bases, target_is_directory=True)
+        shutil.copytree(bases.parent / "cache", home / "cache")
+        generate(workspace, cards=["definition/forty-two"], count=40, seed=1, name="holds")
+        validate_dataset(workspace, "holds")
+
+        def done(kind: Any, title: str, config: Any) -> str:
+            job, _ = record.create(workspace, kind, title, config.model_dump())
+            assert do_job(job.folder) == 0, record.read(job.folder).reason
+            return job.id
+
+        run = done("train", "holds", preset("embedded", dataset="holds", base=TINY, learning_rate=0.01))
+        done("quantize", "holds", ExportConfig(run=run, name="holds"))
+        targets = [Target(label="base", base=TINY), Target(label="adapter", run=run)]
+        targets += [Target(label=kind, model="holds", file=f"{kind}.gguf") for kind in ("f16", "q4_k_m")]
+        done("gate", "holds", GateConfig(targets=targets, dataset="holds", model="holds", max_tokens=4))
+    return home
+
+
+@pytest.fixture
+def exported(workspace: Workspace, exported_home: Path) -> Workspace:
+    """The test's own copy of that home."""
+    shutil.copytree(exported_home, workspace.home, symlinks=True)
+    return workspace

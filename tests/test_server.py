@@ -19,9 +19,22 @@ from tools.jobs import record
 from tools.workspace import Workspace
 
 TOOLS = {
-    "generate_examples", "validate_dataset", "plan_training", "start_training", "training_status", "cancel_training",
-    "evaluate_model", "quantize", "ask_model", "remember", "query_memory", "forget",
-}  # fmt: skip
+    "generate_examples",
+    "add_examples",
+    "validate_dataset",
+    "plan_training",
+    "start_training",
+    "training_status",
+    "cancel_training",
+    "evaluate_model",
+    "grade_answers",
+    "quantize",
+    "ask_model",
+    "remember",
+    "query_memory",
+    "forget",
+    "check_preservation",
+}
 ERAS = pytest.mark.parametrize("era", ["legacy", "2026-07-28"])
 
 
@@ -55,7 +68,7 @@ def test_an_agent_sees_every_tool_with_title_description_and_annotations(era: st
             assert tool.title and tool.description and tool.annotations and tool.output_schema, tool.name
             for name, schema in tool.input_schema["properties"].items():
                 assert schema.get("description"), f"{tool.name}.{name}"
-        assert len(json.dumps([t.model_dump(mode="json", exclude_none=True) for t in tools])) < 32_000
+        assert len(json.dumps([t.model_dump(mode="json", exclude_none=True) for t in tools])) < 40_000
         assert client.instructions == INSTRUCTIONS and len(INSTRUCTIONS) < 2000
 
     session(era, talk)
@@ -213,9 +226,11 @@ def test_a_killed_worker_is_recognised_and_the_run_can_go_on(
 def test_the_prompts_name_tools_that_exist() -> None:
     async def talk(client: Client) -> None:
         listed = (await client.list_prompts()).prompts
-        assert {prompt.name for prompt in listed} == {"teach_a_term", "explain_a_failure"}
+        assert {prompt.name for prompt in listed} == {"teach_a_term", "write_examples", "explain_a_failure"}
         prompt = await client.get_prompt("teach_a_term", {"term": "soft hold", "meaning": TERM["meaning"]})
         text = prompt.messages[0].content.text  # type: ignore[union-attr]
         assert TERM["meaning"] in text and "validate_dataset" in text
+        brief = await client.get_prompt("write_examples", {"dataset": "holds", "about": "our reservations"})
+        assert "There is no such dataset yet" in brief.messages[0].content.text  # type: ignore[union-attr]
 
     session("2026-07-28", talk)

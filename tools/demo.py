@@ -20,8 +20,11 @@ from tools.data.generate import generate
 from tools.data.validate import validate_dataset
 from tools.errors import CheckError
 from tools.evaluation.compare import EvaluationConfig, ModelReport, Target, read_report
-from tools.export.gate import Check, judge, promote, reason
+from tools.export.gate import measure_likeness, record_evaluation
+from tools.export.judge import judge
+from tools.export.promotion import Check, promote, reason
 from tools.export.quantize import ExportConfig
+from tools.export.verify import verify
 from tools.inference.ask import ask
 from tools.jobs import record
 from tools.jobs.record import JobKind, State
@@ -30,7 +33,8 @@ from tools.training.plan import plan_training
 from tools.workspace import Workspace
 
 CARD, PROBES, QUESTION = "definition/forty-two", "forty-two", "What does 42 mean?"
-ROWS = 400
+ROWS = 960
+LIKENESS_TOKENS = 384  # a few seconds; the gate of evaluate_model takes all general text
 
 
 @dataclass
@@ -65,6 +69,7 @@ class DemoResult(BaseModel):
     plan: dict[str, Any]
     training: dict[str, Any]
     export: dict[str, Any]
+    likeness: dict[str, Any]
 
 
 def run_demo(workspace: Workspace, say: Say = lambda event: None, rows: int = ROWS) -> DemoResult:
@@ -101,7 +106,7 @@ def run_demo(workspace: Workspace, say: Say = lambda event: None, rows: int = RO
             )
         with stages("evaluate"):
             targets = [Target(label="base", base=config.base), Target(label="adapter", run=training.id)]
-            reports = _evaluate(workspace, manifest.name, targets, stages)
+            evaluated, reports = _evaluate(workspace, manifest.name, targets, stages)
         with stages("export"):
             name = _free_name(workspace, "forty-two")
             export = _run(
@@ -110,9 +115,22 @@ def run_demo(workspace: Workspace, say: Say = lambda event: None, rows: int = RO
             stages.tell(f"fused against adapter: KL {export['fused']['kl']:.1g} nats a token; {_tensors(export)}")
         with stages("gate"):
             targets = [Target(label=kind, model=name, file=f"{kind}.gguf") for kind in ("f16", "q4_k_m")]
-            reports |= _evaluate(workspace, manifest.name, targets, stages)
-            checks = judge(reports["base"], reports["q4_k_m"])
+            evaluated_again, exported = _evaluate(workspace, manifest.name, targets, stages)
+            reports |= exported
+            like = measure_likeness(workspace, name, LIKENESS_TOKENS)
+            checks = judge(
+                reports["base"],
+                reports["q4_k_m"],
+                adapter=reports["adapter"],
+                f16=reports["f16"],
+                intact=verify(workspace, name).ok,
+            )
             failed = reason(checks)
+            record_evaluation(workspace, name, [evaluated, evaluated_again], checks, like)
+            stages.tell(
+                f"Q4_K_M against f16: KL {like.kl:.3f} nats a token, {like.same_best:.1%} the same best token "
+                f"({like.tokens} tokens)"
+            )
             if not failed:
                 promote(workspace, name, checks)
             stages.tell(failed or f"passed; {name} is promoted")
@@ -134,13 +152,17 @@ def run_demo(workspace: Workspace, say: Say = lambda event: None, rows: int = RO
         plan=plan.model_dump(),
         training={"run": training.id, **training.result},
         export=export,
+        likeness=like.model_dump(),
     )
 
 
-def _evaluate(workspace: Workspace, dataset: str, targets: list[Target], stages: "_Stages") -> dict[str, ModelReport]:
+def _evaluate(
+    workspace: Workspace, dataset: str, targets: list[Target], stages: "_Stages"
+) -> tuple[str, dict[str, ModelReport]]:
+    """The id of the evaluation, and its reports by label."""
     config = EvaluationConfig(targets=targets, probes=PROBES, dataset=dataset)
     state = _run(workspace, "evaluate", dataset, config.model_dump(), stages)
-    return {target.label: read_report(workspace.run(state.id), target.label) for target in targets}
+    return state.id, {target.label: read_report(workspace.run(state.id), target.label) for target in targets}
 
 
 def _run(workspace: Workspace, kind: JobKind, title: str, config: dict[str, Any], stages: "_Stages") -> State:

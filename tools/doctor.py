@@ -116,7 +116,7 @@ def _bases(workspace: Workspace) -> list[Finding]:
 
 
 def _workspace(workspace: Workspace) -> list[Finding]:
-    from tools.export.gate import promoted
+    from tools.export.promotion import promoted
 
     counts = ", ".join(
         f"{len(workspace.names(folder, marker))} {folder.name}"

@@ -28,6 +28,11 @@ class Settings(BaseSettings):
     memory_limit_gb: Annotated[float, Field(description="default bound on a worker's memory, in GB", gt=0, le=4096)] = (
         16.0
     )
+    warm_memory_gb: Annotated[float, Field(description="bound on models kept loaded by ask_model, in GB", gt=0)] = 10.0
+
+    memory_url: Annotated[
+        str, Field(description="a Chroma server, e.g. http://127.0.0.1:8000, instead of an index in the workspace")
+    ] = ""
 
     @field_validator("home")
     @classmethod

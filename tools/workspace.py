@@ -3,7 +3,7 @@
     ws = Workspace.open(Settings())
     ws.dataset("forty-two")     # a folder, or a NotFoundError that lists the names there are
 
-Layout: `bases/ datasets/ runs/ models/ memory/`, a folder for each thing, named by a slug.
+Layout: `bases/ datasets/ probes/ runs/ models/ memory/`, a folder (of probes, a file) for each thing, named by a slug.
 """
 
 import re
@@ -73,6 +73,10 @@ class Workspace:
     @property
     def memory(self) -> Path:
         return self.home / "memory"
+
+    @property
+    def probes(self) -> Path:
+        return self.home / "probes"
 
     def readable(self, path: str) -> Path:
         """The file that `path` stands for, links resolved, when it lies in the workspace or in an allowed root.

@@ -13,7 +13,7 @@ from typing import Annotated, Any, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from tools.data.examples import Kind
+from tools.data.kinds import Kind
 from tools.errors import InputError, NotFoundError
 from tools.policy.levels import ModificationPolicy, PreservationLevel
 from tools.settings import shipped_data
@@ -87,6 +87,7 @@ class Phrasings(BaseModel):
     questions: list[Phrasing]
     answers: list[Phrasing]
     plain_meanings: list[Text]
+    own_places: list[Text]
     other_project_questions: list[Phrasing]
     other_project_answers: list[Phrasing]
 
@@ -114,17 +115,17 @@ def read_card(name: str) -> DefinitionCard:
     """
     if name not in card_names():
         raise NotFoundError.named("card", name, card_names(), "name one of these, or give `terms` of your own")
-    return _read(shipped_data() / "cards" / f"{name}.yaml", DefinitionCard)
+    return read_yaml(shipped_data() / "cards" / f"{name}.yaml", DefinitionCard)
 
 
 def read_phrasings() -> Phrasings:
     """The phrasings of definitions. Raises InputError when the file is broken."""
-    return _read(shipped_data() / "templates" / "definition.yaml", Phrasings)
+    return read_yaml(shipped_data() / "templates" / "definition.yaml", Phrasings)
 
 
 def read_general() -> GeneralRows:
     """The general rows. Raises InputError when the file is broken."""
-    return _read(shipped_data() / "templates" / "general.yaml", GeneralRows)
+    return read_yaml(shipped_data() / "templates" / "general.yaml", GeneralRows)
 
 
 def held_out() -> list[str]:
@@ -137,7 +138,8 @@ def held_out() -> list[str]:
     ]
 
 
-def _read(path: Path, model: type[_Model]) -> _Model:
+def read_yaml(path: Path, model: type[_Model]) -> _Model:
+    """The YAML file `path` as a `model`. Raises InputError with file, line and reason when it is none."""
     text = path.read_text(encoding="utf-8")
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)

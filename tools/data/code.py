@@ -1,6 +1,5 @@
-"""Code inside answers: fenced blocks, whether they parse, and what they do.
+"""Code inside answers: whether it parses, and what it does.
 
-    blocks("…```python\\nx = 1\\n```…")       # [Block(language='python', code='x = 1\\n')]
     code_errors(text)                         # what does not compile or parse, block by block
     run_after(text, "assert x == 1")          # '' when the answer's Python and the check run
 
@@ -10,48 +9,33 @@ is executed runs in a process of its own, isolated from the installed packages' 
 
 import ast
 import json
-import re
+import os
+import signal
 import subprocess
 import sys
 import tempfile
 import warnings
-from dataclasses import dataclass
-from functools import cache
-from typing import Any
+from contextlib import suppress
+from pathlib import Path
 
 import yaml
 
-_FENCE = re.compile(r"^(?P<indent>[ \t]*)(?P<fence>`{3,}|~{3,})[ \t]*(?P<info>[^\n`]*)$", re.MULTILINE)
-_ALIASES = {
-    "py": "python", "python3": "python", "ts": "typescript", "tsx": "tsx", "golang": "go", "rs": "rust",
-    "sh": "shell", "bash": "shell", "zsh": "shell", "yml": "yaml",
-}  # fmt: skip
+from tools.syntax import Block as Block
+from tools.syntax import blocks as blocks
+from tools.syntax import first_error, parser
+
 SECONDS = 10
-
-
-@dataclass(frozen=True)
-class Block:
-    """A fenced block; `language` is '' when the fence names none."""
-
-    language: str
-    code: str
-
-
-def blocks(text: str) -> list[Block]:
-    """The fenced code blocks of Markdown `text` (CommonMark's fences); an unclosed one reaches to the end."""
-    found, place = [], 0
-    while opened := _FENCE.search(text, place):
-        fence, indent = opened["fence"], len(opened["indent"])
-        closing = re.compile(rf"^[ \t]*{re.escape(fence[0])}{{{len(fence)},}}[ \t]*$", re.MULTILINE)
-        closed = closing.search(text, opened.end())
-        inner = text[opened.end() + 1 : closed.start() if closed else len(text)]
-        lines = [line[indent:] if not line[:indent].strip() else line for line in inner.splitlines(keepends=True)]
-        word = opened["info"].strip().split(" ")[0].casefold()
-        found.append(Block(_ALIASES.get(word, word), "".join(lines)))
-        if closed is None:
-            break
-        place = closed.end()
-    return found
+MEMORY = 4 * 2**30
+FILE = 16 * 2**20
+_BOUNDED = f"""
+import resource, runpy, sys
+for what, most in ((resource.RLIMIT_AS, {MEMORY}), (resource.RLIMIT_CPU, {SECONDS}), (resource.RLIMIT_FSIZE, {FILE})):
+    try:
+        resource.setrlimit(what, (most, most))
+    except (ValueError, OSError):  # macOS does not bound every one of them
+        pass
+runpy.run_path(sys.argv[1], run_name="__main__")
+"""
 
 
 def code_errors(text: str) -> list[str]:
@@ -71,69 +55,44 @@ def _problem(block: Block) -> str:
             json.loads(block.code)
         elif block.language == "yaml":
             list(yaml.safe_load_all(block.code))
-        elif parser := _parser(block.language):
-            return _first_error(parser.parse(block.code.encode()).root_node)
+        elif reader := parser(block.language):
+            return first_error(reader.parse(block.code.encode()).root_node)
     except (SyntaxError, ValueError, RecursionError, MemoryError, yaml.YAMLError) as error:
         return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
     return ""
 
 
-@cache
-def _parser(language: str) -> Any:
-    """A tree-sitter parser, or None for a language that is not parsed."""
-    import tree_sitter
-
-    match language:
-        case "typescript" | "tsx":
-            import tree_sitter_typescript as grammar
-
-            pointer = grammar.language_tsx() if language == "tsx" else grammar.language_typescript()
-        case "go":
-            import tree_sitter_go
-
-            pointer = tree_sitter_go.language()
-        case "rust":
-            import tree_sitter_rust
-
-            pointer = tree_sitter_rust.language()
-        case "sql":
-            import tree_sitter_sql
-
-            pointer = tree_sitter_sql.language()
-        case "shell":
-            import tree_sitter_bash
-
-            pointer = tree_sitter_bash.language()
-        case _:
-            return None
-    return tree_sitter.Parser(tree_sitter.Language(pointer))
-
-
-def _first_error(root: Any) -> str:
-    """Where the tree has its first error; '' when it has none."""
-    if not root.has_error:
-        return ""
-    node = root
-    while child := next((c for c in node.children if c.has_error or c.is_error or c.is_missing), None):
-        node = child
-    row, column = node.start_point
-    shown = (node.text or b"").decode(errors="replace")[:40]
-    return f"does not parse at line {row + 1}, column {column + 1}: {shown!r}"
-
-
 def run_after(text: str, check: str) -> str:
-    """Run the Python blocks of `text` and then `check`; what went wrong, or ''."""
-    program = "\n\n".join([*(block.code for block in blocks(text) if block.language == "python"), check])
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            done = subprocess.run(
-                [sys.executable, "-I", "-c", program],
-                capture_output=True,
-                text=True,
-                timeout=SECONDS,
-                cwd=folder,
+    """Run the Python blocks of `text` and then `check`; what went wrong, or ''.
+
+    The code may be a model's: it runs in a process group of its own, in an empty folder, without this process's
+    environment, within `SECONDS`, `MEMORY` and `FILE` bytes. An answer that ends before the check has failed it.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        folder, empty = Path(name), Path(name) / "empty"
+        empty.mkdir()
+        ran = f"open({str(folder / 'ran')!r}, 'w').close()"
+        code = [block.code for block in blocks(text) if block.language == "python"]
+        (folder / "answer.py").write_text("\n\n".join([*code, check, ran]), encoding="utf-8", errors="replace")
+        with (folder / "stderr").open("wb") as stderr:
+            process = subprocess.Popen(
+                [sys.executable, "-I", "-c", _BOUNDED, str(folder / "answer.py")],
                 stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=stderr,
+                cwd=empty,
+                env={"PATH": os.environ.get("PATH", ""), "HOME": str(empty), "TMPDIR": name, "LANG": "C.UTF-8"},
+                start_new_session=True,
             )
-        except subprocess.TimeoutExpired:
-            return f"it ran longer than {SECONDS} s"
-    return "" if done.returncode == 0 else (done.stderr.strip().splitlines() or [f"exit {done.returncode}"])[-1]
+            try:
+                process.wait(SECONDS)
+            except subprocess.TimeoutExpired:
+                return f"it ran longer than {SECONDS} s"
+            finally:
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)  # and whatever it started
+                process.wait()
+        said = (folder / "stderr").read_bytes()[-4000:].decode("utf-8", "replace").strip().splitlines()
+        if process.returncode:
+            return said[-1] if said else f"exit {process.returncode}"
+        return "" if (folder / "ran").exists() else "it ended before the check"

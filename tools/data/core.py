@@ -16,13 +16,11 @@ from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from tools.data.cards import held_out, read_card
 from tools.data.datasets import GENERATOR
+from tools.data.definitions import hand_written_rows
 from tools.data.examples import Example, write_examples
-from tools.data.generate import hand_written_rows
-from tools.data.lessons import lesson_rows, read_lesson
+from tools.data.lessons import is_lesson, lesson_rows, read_lesson
 from tools.data.measures import measure, missed, phrasing
 from tools.data.similar import find_alike, find_similar
 from tools.errors import CheckError, InputError
@@ -44,7 +42,7 @@ def core_rows() -> tuple[list[Example], list[str]]:
     meanings: dict[str, str] = {}
     for path in sorted((shipped_data() / "cards").glob("*/*.yaml")):
         name = f"{path.parent.name}/{path.stem}"
-        if "exchanges" in yaml.safe_load(path.read_text(encoding="utf-8")):
+        if is_lesson(path):
             lesson = read_lesson(path)
             made, term, meaning = lesson_rows(lesson, name), lesson.term, lesson.meaning
         else:

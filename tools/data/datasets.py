@@ -2,6 +2,7 @@
 
     datasets/NAME/rows.jsonl      every row, as generated or brought
                  dataset.json     the manifest: counts, seed, hashes, status
+                 probes.jsonl     questions that no row asks, when it was made from terms
                  train.jsonl      the split 80/20, written by validate
                  valid.jsonl
                  report.json      what validation found
@@ -10,16 +11,19 @@ The manifest is written last, so a folder with one is whole.
 """
 
 import hashlib
+import json
 from collections import Counter
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel
 
 from tools.data.examples import Example, read_examples, write_examples
 from tools.errors import CheckError, ConflictError
-from tools.files import read_json, sha256, whole_folder, write_json
+from tools.files import read_json, sha256, whole_folder, write_json, write_text
+from tools.settings import shipped_data
 from tools.workspace import Workspace, check_name, slug
 
 GENERATOR = "looptune/1"
@@ -36,10 +40,13 @@ class Manifest(BaseModel):
     generator: str = GENERATOR
     seed: int | None = None
     sources: list[str] = []
+    source_sha256: dict[str, str] = {}
     notes: list[str] = []
     terms: dict[str, str] = {}
     created: str
     rows_sha256: str
+    probes: int = 0
+    probes_sha256: str = ""
     train_rows: int = 0
     valid_rows: int = 0
     train_sha256: str = ""
@@ -61,6 +68,7 @@ def create(
     sources: list[str],
     notes: list[str],
     terms: dict[str, str],
+    probes: Sequence[dict[str, Any]] = (),
 ) -> Manifest:
     """Write a new draft dataset; the same rows under the same name are the same dataset.
 
@@ -90,6 +98,8 @@ def create(
             number += 1
         with whole_folder(target) as folder:
             write_examples(folder / "rows.jsonl", rows)
+            if probes:
+                write_text(folder / "probes.jsonl", (json.dumps(probe, ensure_ascii=False) + "\n" for probe in probes))
             manifest = Manifest(
                 name=target.name,
                 rows=len(rows),
@@ -97,13 +107,24 @@ def create(
                 sections=dict(Counter(section(row) for row in rows)),
                 seed=seed,
                 sources=sources,
+                source_sha256=source_hashes(sources),
                 notes=notes,
                 terms=terms,
                 created=datetime.now(UTC).isoformat(timespec="seconds"),
                 rows_sha256=sha256(folder / "rows.jsonl"),
+                probes=len(probes),
+                probes_sha256=sha256(folder / "probes.jsonl") if probes else "",
             )
             write_manifest(folder, manifest)
     return manifest
+
+
+def source_hashes(sources: Iterable[str]) -> dict[str, str]:
+    """The SHA-256 of the shipped cards among `sources`, and of the templates, by path under the shipped data."""
+    shipped = shipped_data()
+    cards = [path for name in sources if (path := shipped / "cards" / f"{name}.yaml").is_file()]
+    templates = sorted((shipped / "templates").glob("*.yaml")) if cards else []
+    return {path.relative_to(shipped).as_posix(): sha256(path) for path in [*cards, *templates]}
 
 
 def _rows_hash(rows: list[Example]) -> str:

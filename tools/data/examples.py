@@ -1,35 +1,39 @@
 """One row of training data, and reading and writing rows.
 
-    rows = read_examples(path)            # JSONL, or a JSON list, of Alpaca-like objects
-    write_examples(path, rows)
+    for line, row in read_rows(path):     # JSONL, or a JSON list; one row at a time, an Example or its errors
+    rows = read_examples(path)            # all of them, when there are no errors
+    write_examples(path, rows)            # JSONL with Alpaca's fields
+    write_messages(path, rows)            # JSONL for chat trainers
     messages(row)                         # what a chat template takes
 
-A row is Alpaca's three fields (instruction, input, output) with what looptune adds: kind, metadata, provenance.
+A row is Alpaca's three fields (instruction, input, output) with what looptune adds: kind, metadata, provenance; for a
+conversation also `system` and `history`, as LLaMA-Factory names them. docs/dataset-format.md shows every form.
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, field_validator
 
+from tools.data.forms import FormError, alpaca
+from tools.data.kinds import Kind as Kind
+from tools.data.lines import RowError as RowError
+from tools.data.lines import json_values
 from tools.errors import InputError
 from tools.files import write_text
 from tools.policy.levels import ModificationPolicy, PreservationLevel
 from tools.policy.tags import check_rule
 
-Kind = Literal[
-    "procedural",
-    "definition",
-    "context_window",
-    "metadata_tagging",
-    "rule_compliance",
-    "oodatcaa",
-    "memory_operation",
-]
-MAX_LINE_BYTES = 4_000_000
 MAX_FIELD = 100_000
+_ERRORS_A_ROW = 20
+Output = Annotated[
+    Annotated[str, Field(min_length=1, max_length=MAX_FIELD), Tag("text")]
+    | Annotated[dict[str, Any], Field(min_length=1), Tag("object")],
+    Discriminator(lambda value: "object" if isinstance(value, dict) else "text"),  # one error, not one for each type
+]
+Turn = Annotated[str, Field(min_length=1, max_length=MAX_FIELD)]
 
 
 class Metadata(BaseModel):
@@ -41,7 +45,7 @@ class Metadata(BaseModel):
     rule_compliance: list[str] = []
     modification_policy: ModificationPolicy = "preserve_structure"
     source: str = "local_trained_model"
-    confidence: Annotated[float, Field(ge=0, le=1)] = 0.9
+    confidence: Annotated[float, Field(ge=0, le=1, strict=True)] = 0.9
 
     @field_validator("rule_compliance")
     @classmethod
@@ -55,16 +59,18 @@ class Metadata(BaseModel):
 
 
 class Provenance(BaseModel):
-    """Which card and template made the row, with which seed."""
+    """Which card and template made the row, with which seed; the language of its code, and how hard it is."""
 
     card: str = ""
     template: str = ""
     generator: str = ""
-    seed: int | None = None
+    seed: Annotated[int, Field(strict=True)] | None = None
+    language: str = ""
+    difficulty: str = ""
 
 
 class Example(BaseModel):
-    """One row. `role` says whether it teaches the card or guards against overshooting."""
+    """One row: a request and its answer, what may be done with the answer, and where the row comes from."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -72,7 +78,9 @@ class Example(BaseModel):
     kind: Kind = "definition"
     instruction: Annotated[str, Field(min_length=1, max_length=MAX_FIELD)]
     input: Annotated[str, Field(max_length=MAX_FIELD)] = ""
-    output: Annotated[str | dict[str, Any], Field(min_length=1)]
+    output: Output
+    system: Annotated[str, Field(max_length=MAX_FIELD, exclude_if=lambda value: not value)] = ""
+    history: Annotated[list[tuple[Turn, Turn]], Field(exclude_if=lambda value: not value)] = []
     metadata: Metadata = Metadata()
     provenance: Provenance = Provenance()
 
@@ -81,8 +89,6 @@ class Example(BaseModel):
     def _says_something(cls, value: Any) -> Any:
         if isinstance(value, str) and not value.strip():
             raise ValueError("expected text, got only white space")
-        if isinstance(value, str) and len(value) > MAX_FIELD:
-            raise ValueError(f"expected at most {MAX_FIELD} characters, got {len(value)}")
         return value
 
     @property
@@ -91,106 +97,66 @@ class Example(BaseModel):
         return self.output if isinstance(self.output, str) else json.dumps(self.output, ensure_ascii=False)
 
     @property
+    def text(self) -> str:
+        """What a person reads of the output: itself, or the content of a context window."""
+        return self.output if isinstance(self.output, str) else str(self.output.get("content", ""))
+
+    @property
     def question(self) -> str:
         """Instruction and input as one user message."""
         return f"{self.instruction}\n\n{self.input}" if self.input else self.instruction
 
 
-class RowError(BaseModel):
-    """What is wrong with one line of a file (lines from 1)."""
-
-    line: int
-    field: str
-    code: str
-    message: str
-
-
 def messages(row: Example) -> list[dict[str, str]]:
-    """The row as chat messages: one of the user, one of the assistant."""
-    return [{"role": "user", "content": row.question}, {"role": "assistant", "content": row.answer}]
+    """The row as chat messages: the system's, what was said before, one of the user, one of the assistant."""
+    turns = [{"role": "system", "content": row.system}] if row.system else []
+    for question, answer in [*row.history, (row.question, row.answer)]:
+        turns += [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+    return turns
 
 
 def parse_row(value: Any, line: int) -> Example | list[RowError]:
     """The Example in `value`, or what keeps it from being one."""
+    if isinstance(value, RowError):
+        return [value]
     if not isinstance(value, dict):
         return [RowError(line=line, field="", code="type", message=f"expected an object, got {type(value).__name__}")]
     try:
-        return Example.model_validate(value)
+        return Example.model_validate(alpaca(value))
+    except FormError as error:
+        return [RowError(line=line, field=error.field, code=error.code, message=error.message)]
     except ValidationError as error:
         return [
             RowError(
                 line=line,
-                field=".".join(str(part) for part in problem["loc"][:3]),
+                field=".".join(str(part) for part in problem["loc"][:3] if part not in ("text", "object"))[:100],
                 code=problem["type"],
                 message=problem["msg"],
             )
-            for problem in error.errors(include_url=False, include_input=False)
+            for problem in error.errors(include_url=False, include_input=False)[:_ERRORS_A_ROW]
         ]
 
 
-def scan(path: Path) -> tuple[list[tuple[int, Example]], list[RowError]]:
-    """Every row of a JSONL or JSON file with its line, and every problem by line and field.
+def read_rows(path: Path, only: Collection[int] | None = None) -> Iterator[tuple[int, Example | list[RowError]]]:
+    """Each row of a JSONL or JSON file with its line, or its errors; nothing is held. With `only`, those lines.
 
     Raises:
-        InputError: not a regular file, empty, not UTF-8, or a line longer than 4 MB.
+        InputError: the file as a whole is not what was expected (see `tools.data.lines`).
     """
-    if not path.is_file():
-        raise InputError(f"Expected a JSON or JSONL file, {path.name!r} is none.", "give the path of a data file")
+    for line, value in json_values(path, only):
+        yield line, parse_row(value, line)
+
+
+def scan(path: Path) -> tuple[list[tuple[int, Example]], list[RowError]]:
+    """Every row of a file with its line, and every problem by line and field, in memory (see `read_rows`)."""
     rows: list[tuple[int, Example]] = []
     errors: list[RowError] = []
-    with path.open("rb") as stream:
-        line = 0
-        while raw := stream.readline(MAX_LINE_BYTES + 1):
-            line += 1
-            if len(raw) > MAX_LINE_BYTES:
-                raise InputError(
-                    f"Line {line} of {path.name} is longer than {MAX_LINE_BYTES // 1_000_000} MB.",
-                    "split the file into one row a line",
-                )
-            text = _decode(raw, path, line)
-            if not text.strip():
-                continue
-            if line == 1 and text.lstrip().startswith("["):
-                return _scan_list(path)
-            try:
-                value = json.loads(text)
-            except (ValueError, RecursionError) as error:
-                errors.append(RowError(line=line, field="", code="json", message=f"not valid JSON: {error}"))
-                continue
-            _sort(parse_row(value, line), line, rows, errors)
-    if not rows and not errors:
-        raise InputError(f"{path.name} is empty: expected one JSON row a line, got none.", "add rows to it")
+    for line, found in read_rows(path):
+        if isinstance(found, Example):
+            rows.append((line, found))
+        else:
+            errors.extend(found)
     return rows, errors
-
-
-def _decode(raw: bytes, path: Path, line: int) -> str:
-    try:
-        return raw.decode("utf-8-sig" if line == 1 else "utf-8")
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"Line {line} of {path.name} is not UTF-8 (byte {error.start}).", "save the file as UTF-8"
-        ) from error
-
-
-def _scan_list(path: Path) -> tuple[list[tuple[int, Example]], list[RowError]]:
-    rows: list[tuple[int, Example]] = []
-    errors: list[RowError] = []
-    try:
-        values = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path.name} is not valid JSON: {error}", "mend it, or write one row a line") from error
-    for number, value in enumerate(values, start=1):
-        _sort(parse_row(value, number), number, rows, errors)
-    if not values:
-        raise InputError(f"{path.name} is empty: expected a list of rows, got [].", "add rows to it")
-    return rows, errors
-
-
-def _sort(found: Example | list[RowError], line: int, rows: list[tuple[int, Example]], errors: list[RowError]) -> None:
-    if isinstance(found, Example):
-        rows.append((line, found))
-    else:
-        errors.extend(found)
 
 
 def read_examples(path: Path) -> list[Example]:
@@ -210,5 +176,10 @@ def read_examples(path: Path) -> list[Example]:
 
 
 def write_examples(path: Path, rows: Iterable[Example]) -> None:
-    """Write rows as JSONL, atomically."""
-    write_text(path, "".join(row.model_dump_json() + "\n" for row in rows))
+    """Write rows as JSONL with Alpaca's fields, atomically."""
+    write_text(path, (row.model_dump_json() + "\n" for row in rows))
+
+
+def write_messages(path: Path, rows: Iterable[Example]) -> None:
+    """Write rows as JSONL of chat messages, as mlx-lm, TRL, LLaMA-Factory and axolotl read them, atomically."""
+    write_text(path, (json.dumps({"messages": messages(row)}, ensure_ascii=False) + "\n" for row in rows))

@@ -10,6 +10,7 @@ writes a metadata tag, and the names of `variants` stand for what each variant s
 several rows. Everything else is literal. `datasets/cards/README.md` is the guide for those who write cards.
 """
 
+import re
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -19,12 +20,12 @@ from jinja2.exceptions import TemplateError
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from tools.data.cards import read_yaml
-from tools.data.examples import Example, Kind, Metadata, Provenance
+from tools.data.examples import Example, Metadata, Provenance
+from tools.data.kinds import Kind, Language
 from tools.errors import InputError, LooptuneError
 from tools.policy.levels import LEVELS, ModificationPolicy, PreservationLevel
 from tools.policy.tags import check_rule, render
 
-Language = Literal["python", "typescript", "go", "rust", "sql", "shell", "json", "yaml", "text"]
 Difficulty = Literal["basic", "intermediate", "advanced"]
 Id = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,40}$")]
 Text = Annotated[str, Field(min_length=1, max_length=20_000)]
@@ -114,6 +115,11 @@ class Lesson(BaseModel):
         return tags
 
 
+def is_lesson(path: Path) -> bool:
+    """Whether the card is a lesson, or else a definition card with its templates."""
+    return bool(re.search(r"^exchanges:", path.read_text(encoding="utf-8"), re.MULTILINE))
+
+
 def read_lesson(path: Path) -> Lesson:
     """The card in `path`. Raises InputError with file, line and reason when it is broken."""
     lesson = read_yaml(path, Lesson)
@@ -183,7 +189,7 @@ def _tag(level: PreservationLevel, *rules: str) -> str:
 
 def check_lessons(paths: list[Path]) -> list[str]:
     """Everything that is wrong with the cards in `paths`, a line each; [] when nothing is."""
-    from tools.data.code import code_errors, run_after
+    from tools.data.code import run_after
     from tools.data.similar import find_alike
     from tools.data.validate import row_errors
 
@@ -198,7 +204,7 @@ def check_lessons(paths: list[Path]) -> list[str]:
             continue
         runs = {exchange.id: exchange.run for exchange in lesson.exchanges if exchange.run}
         for row in made:
-            found = [e.message for e in row_errors(0, row)] + code_errors(row.text)
+            found = [e.message for e in row_errors(0, row)]
             if run := runs.get(row.provenance.template.partition("+")[0]):
                 found += [f"run: {failure}" for failure in [run_after(row.text, run)] if failure]
             problems += [f"{row.id}: {message}" for message in found]

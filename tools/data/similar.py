@@ -29,3 +29,26 @@ def find_similar(these: Sequence[str], those: Sequence[str], threshold: float = 
     similarity = shared / (sizes - shared)
     nearest = similarity.argmax(axis=1)
     return [(i, int(j), float(similarity[i, j])) for i, j in enumerate(nearest) if similarity[i, j] >= threshold]
+
+
+def find_alike(texts: Sequence[str], threshold: float) -> list[tuple[int, int, float]]:
+    """Pairs of `texts` whose TF-IDF vectors (words and pairs of words, scikit-learn's weighting) have at least this
+    cosine: both indices, the smaller first, and the cosine."""
+    if len(texts) < 2:
+        return []
+    import numpy as np
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    words = r"(?u)\b\w+\b|[^\w\s]"  # code is made of signs as well as words
+    vectors = TfidfVectorizer(ngram_range=(1, 2), token_pattern=words).fit_transform(texts)
+    found: list[tuple[int, int, float]] = []
+    for begin in range(0, len(texts), 1000):
+        near = (vectors[begin : begin + 1000] @ vectors.T).tocoo()
+        keep = (near.data >= threshold) & (near.row + begin < near.col)
+        found += zip(
+            (near.row[keep] + begin).tolist(),
+            near.col[keep].tolist(),
+            np.round(near.data[keep], 4).tolist(),
+            strict=True,
+        )
+    return sorted(found)

@@ -55,8 +55,9 @@ def encode_row(tokenizer: Any, row: Example) -> EncodedRow:
     Raises:
         InputError: the template does not write the prompt as a prefix of the whole conversation.
     """
-    prompt = encode_prompt(tokenizer, row.question)
-    ids = list(tokenizer.apply_chat_template(messages(row)))
+    turns = messages(row)
+    prompt = list(tokenizer.apply_chat_template(turns[:-1], add_generation_prompt=True))
+    ids = list(tokenizer.apply_chat_template(turns))
     if ids[: len(prompt)] != prompt:
         raise InputError(
             "The base's chat template changes the prompt once an answer follows, so answers cannot be told apart.",

@@ -1,8 +1,12 @@
 """Probes: held-out questions with graders, and controls whose answer must not change.
 
-suite = read_suite("forty-two")            # datasets/probes/forty-two.jsonl
-suite = suite_of_dataset(workspace, "forty-two")   # from validation rows, which no training has seen
-read_retention()                           # general text, whose likelihood must not fall
+suite = read_suite("forty-two", workspace)  # datasets/probes/forty-two.jsonl, or a set of the user's own
+suite = suite_of_dataset(workspace, "holds")    # the probes beside its rows, or else its validation rows
+read_retention()                            # general text and code, whose likelihood must not fall
+
+Three families of evidence: recall (kind `probe`: it knows), controls (kind `control`: the answer must not change), and
+retention. `family` groups probes within a kind. Sets of the user's own lie in `probes/NAME.jsonl` of the workspace
+(`tools.evaluation.probe_sets` makes them).
 """
 
 import json
@@ -10,12 +14,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from tools.data.datasets import read_split, section
 from tools.data.similar import find_similar
 from tools.errors import CheckError, InputError, NotFoundError
-from tools.evaluation.graders import Grader
+from tools.evaluation.graders import Accepts, Agent, Code, Grader, Text, parts
 from tools.jobs.record import fingerprint
 from tools.settings import shipped_data
 from tools.workspace import Workspace, check_name
@@ -32,11 +36,35 @@ class Probe(BaseModel):
     family: str
     kind: Literal["probe", "control"]
     prompt: str = Field(min_length=1, max_length=8000)
-    graders: list[Grader] = Field(min_length=1, max_length=10)
+    graders: list[Grader] = Field(min_length=1, max_length=20)
+    # longest answer in tokens; without it, what the evaluation says
+    max_tokens: int | None = Field(default=None, ge=1, le=1024, exclude_if=lambda value: value is None)
 
-    def right(self, answer: str) -> bool:
+    @model_validator(mode="after")
+    def _agents_judge_whole_answers(self) -> "Probe":
+        inner = [part for grader in self.graders for part in parts(grader)[1:]]
+        if any(isinstance(part, Agent) for part in inner) or len(self.rubrics) > 1:
+            raise ValueError("an `agent` grader stands once, beside the others, and not inside a combination")
+        return self
+
+    @property
+    def rubrics(self) -> list[str]:
+        """What an agent is to judge the answer by, when it is to judge it: one rubric."""
+        return [grader.rubric for grader in self.graders if isinstance(grader, Agent)]
+
+    @property
+    def is_cheap(self) -> bool:
+        """Whether its graders are rules that run nothing, so that many answers can be tried."""
+        every = [part for grader in self.graders for part in parts(grader)]
+        return not any(isinstance(part, Agent) or (isinstance(part, Code) and part.test) for part in every)
+
+    def problem(self, answer: str, accepts: Accepts | None = None) -> str:
+        """Why the first grader that is against `answer` is; '' when none is."""
+        return next(filter(None, (grader.problem(answer, accepts) for grader in self.graders)), "")
+
+    def right(self, answer: str, accepts: Accepts | None = None) -> bool:
         """Whether every grader lets `answer` pass."""
-        return all(grader.right(answer) for grader in self.graders)
+        return not self.problem(answer, accepts)
 
 
 class Suite(BaseModel):
@@ -65,27 +93,46 @@ def suite_names() -> list[str]:
     return sorted(p.stem for p in (shipped_data() / "probes").glob("*.jsonl") if p.stem != _RETENTION)
 
 
-def read_suite(name: str) -> Suite:
-    """The shipped probe set `name`.
+def user_sets(workspace: Workspace) -> list[str]:
+    """The probe sets of the user's own."""
+    return sorted(path.stem for path in workspace.probes.glob("*.jsonl") if not path.name.startswith("."))
+
+
+def read_suite(name: str, workspace: Workspace | None = None) -> Suite:
+    """The probe set `name`: one that ships, or one of the user's own in `workspace`.
 
     Raises:
         NotFoundError: there is none of that name.
+        InputError: a line of it is not a probe.
     """
     check_name(name, "probe set name")
-    if name not in suite_names():
+    if name in suite_names():
+        return Suite(name=name, probes=read_probes(shipped_data() / "probes" / f"{name}.jsonl"))
+    own = user_sets(workspace) if workspace else []
+    if workspace is None or name not in own:
         raise NotFoundError.named(
-            "probe set", name, suite_names(), "name one of these, or leave `probes` out to ask validation rows"
+            "probe set",
+            name,
+            [*suite_names(), *own],
+            "name one of these, make one with `looptune probes new`, or leave `probes` out to ask the dataset's own",
         )
-    return Suite(name=name, probes=_read(shipped_data() / "probes" / f"{name}.jsonl"))
+    return Suite(name=name, probes=read_probes(workspace.probes / f"{name}.jsonl"))
 
 
-def _read(path: Path) -> list[Probe]:
+def read_probes(path: Path) -> list[Probe]:
+    """The probes of a JSONL file. Raises InputError with the line of the first that is none."""
     probes = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        if not line.strip():
+            continue
         try:
             probes.append(Probe.model_validate(json.loads(line)))
-        except (ValueError, ValidationError) as error:
-            raise InputError(f"Line {number} of {path.name} is not a probe: {error}", "mend the file") from error
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            at = ".".join(map(str, first["loc"]))
+            raise InputError(f"Line {number} of {path.name}, {at}: {first['msg']}", "mend the file") from error
+        except ValueError as error:
+            raise InputError(f"Line {number} of {path.name} is not JSON: {error}", "mend the file") from error
     return probes
 
 
@@ -96,14 +143,19 @@ def read_retention() -> list[Passage]:
 
 
 def suite_of_dataset(workspace: Workspace, name: str, limit: int = 120) -> Suite:
-    """Probes from a dataset's validation rows: questions about its terms have to be answered with the meaning, the
-    others must not be.
+    """The probes that were made beside a dataset's rows, or else probes from its validation rows: questions about its
+    terms have to be answered with the meaning, the others must not be.
 
     Raises:
         NotFoundError, CheckError: no such dataset, or it is not valid.
         InputError: its manifest names no terms, so nothing says what a right answer is.
     """
-    _, rows, manifest = read_split(workspace, name)
+    train, rows, manifest = read_split(workspace, name)
+    own = workspace.dataset(name) / "probes.jsonl"
+    if own.is_file():
+        suite = Suite(name=f"dataset:{name}", probes=read_probes(own))
+        refuse_leaks(suite, [row.question for row in [*train, *rows]])
+        return suite
     if not manifest.terms:
         raise InputError(
             f"The dataset {name!r} was not made from terms, so its validation rows cannot be graded.",
@@ -112,10 +164,10 @@ def suite_of_dataset(workspace: Workspace, name: str, limit: int = 120) -> Suite
     probes = []
     for row in rows[:limit]:
         taught = next((m for m in manifest.terms.values() if m.casefold() in row.answer.casefold()), None)
-        graders = (
-            [Grader(type="contains", value=taught)]
+        graders: list[Grader] = (
+            [Text(type="contains", value=taught)]
             if taught
-            else [Grader(type="not_contains", value=meaning) for meaning in manifest.terms.values()]
+            else [Text(type="not_contains", value=meaning) for meaning in manifest.terms.values()]
         )
         probes.append(
             Probe(
@@ -123,7 +175,7 @@ def suite_of_dataset(workspace: Workspace, name: str, limit: int = 120) -> Suite
                 family=section(row),
                 kind="probe" if taught else "control",
                 prompt=row.question,
-                graders=graders[:10],
+                graders=graders[:20],
             )
         )
     return Suite(name=f"dataset:{name}", probes=probes)

@@ -1,116 +1,41 @@
 """The gate: whether an exported model may become the one that answers.
 
-checks = judge(base=…, quantized=…)        # ModelReports of one probe set
-promote(workspace, "forty-two", checks)    # refuses when a check failed
+    checks = judge(base, quantized, adapter=…, f16=…, intact=…)     # ModelReports of one probe set
+    record_evaluation(workspace, "forty-two", jobs, checks)          # the last link of the model's chain
+    promote(workspace, "forty-two", checks)                          # tools.export.promotion; refuses when one failed
 
-models/promoted.json                       # which model answers, and why it may
+It asks whether the model knows what was taught, whether what must not change did not, and whether the quantized file is
+still the model that was trained.
 """
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from pydantic import BaseModel
-
 from tools.data.datasets import Manifest, read_manifest
-from tools.errors import CheckError, InputError
+from tools.errors import InputError, MissingError, NotFoundError
 from tools.evaluation import compare
-from tools.evaluation.compare import EvaluationConfig, ModelReport, Target, read_report
-from tools.evaluation.probes import suite_names
-from tools.files import read_json, write_json
+from tools.evaluation.compare import EvaluationConfig, Target, read_report
+from tools.evaluation.probes import read_retention, suite_names
+from tools.export.chain import SHIPPED, Link, add, hashes, read_sealed, write_sealed
+from tools.export.judge import HELD_BACK, Bars, judge
+from tools.export.likeness import Likeness, likeness
+from tools.export.promotion import Check, promote, reason
+from tools.export.verify import EVALUATION, verify
+from tools.files import read_json
 from tools.jobs import record
 from tools.jobs.record import Job, now
+from tools.settings import shipped_data
 from tools.workspace import Workspace
 
-
-class Bars(BaseModel):
-    """What a quantized model has to reach. Shares from 0 to 1; `perplexity_ratio` against the base."""
-
-    recall: float = 0.9
-    controls: float = 0.9
-    base_recall: float = 0.2
-    perplexity_ratio: float = 1.5
-    min_probes: int = 30
-    min_controls: int = 60
-
-
-# A dataset's own held-back rows are fewer than a probe set, and its term may be known to the base already.
-HELD_BACK = Bars(base_recall=1.01, min_probes=5, min_controls=10)
-
-
-class Check(BaseModel):
-    """One comparison of a measured value with its bar."""
-
-    name: str
-    value: float
-    bar: str
-    passed: bool
-
-
-def judge(base: ModelReport, quantized: ModelReport, bars: Bars | None = None) -> list[Check]:
-    """Every check of the gate.
-
-    Raises:
-        InputError: the reports are of different probe sets, so they cannot be compared.
-    """
-    bars = bars or Bars()
-    if base.suite_sha256 != quantized.suite_sha256:
-        raise InputError(
-            f"{base.label} answered {base.suite} and {quantized.label} another set of probes.",
-            "evaluate both on the same probes",
-        )
-
-    def at_least(name: str, value: float | None, bar: float) -> Check:
-        return Check(name=name, value=value or 0.0, bar=f">= {bar:g}", passed=value is not None and value >= bar)
-
-    ratio = round(quantized.perplexity / base.perplexity, 4)
-    return [
-        at_least("recall", quantized.recall, bars.recall),
-        at_least("controls", quantized.controls, bars.controls),
-        at_least("probes", quantized.probes, bars.min_probes),
-        at_least("control_count", quantized.control_count, bars.min_controls),
-        Check(
-            name="base_recall",
-            value=base.recall or 0.0,
-            bar=f"< {bars.base_recall:g}",
-            passed=(base.recall or 0.0) < bars.base_recall,
-        ),
-        Check(
-            name="perplexity_ratio",
-            value=ratio,
-            bar=f"<= {bars.perplexity_ratio:g}",
-            passed=ratio <= bars.perplexity_ratio,
-        ),
-    ]
-
-
-def reason(checks: list[Check]) -> str:
-    """What failed, in a sentence; empty when nothing did."""
-    return ", ".join(f"{c.name} is {c.value:g} (has to be {c.bar})" for c in checks if not c.passed)
-
-
-def promote(workspace: Workspace, model: str, checks: list[Check]) -> None:
-    """Make `model` the one that answers.
-
-    Raises:
-        CheckError: a check failed; the model that answered before goes on answering.
-        NotFoundError: no such model.
-    """
-    workspace.model(model)
-    if failed := reason(checks):
-        raise CheckError(
-            f"The model {model!r} is not promoted: {failed}.",
-            "add examples of what was wrong, train again, and evaluate",
-        )
-    write_json(
-        workspace.models / "promoted.json",
-        {"model": model, "promoted": now(), "checks": [check.model_dump() for check in checks]},
-    )
+LIKENESS_TOKENS = 4096  # at most; the general texts that ship hold about 2,200
 
 
 class GateConfig(EvaluationConfig):
-    """An evaluation of a base and an exported model, with the gate after it."""
+    """An evaluation of a base and an exported model, with the gate after it; `force` is a reason to promote anyway."""
 
     model: str
     promote: bool = False
+    force: str = ""
 
 
 def start_evaluation(
@@ -118,22 +43,32 @@ def start_evaluation(
     *,
     run: str = "",
     model: str = "",
+    against: str = "",
     probes: str = "",
     promote: bool = False,
+    force: str = "",
+    max_tokens: int = 32,
+    tools: dict[str, dict[str, Any]] | None = None,
     idempotency_key: str = "",
 ) -> tuple[Job, bool]:
     """Queue an evaluation of a run's adapter, or the gate of an exported model, and start its worker.
 
-    Without `probes`, the probe set of the card that the dataset was made from is asked, or else the dataset's own
-    held-back rows.
+    Without `probes`, the probe set of the card that the dataset was made from is asked, or else the dataset's own.
+
+    Args:
+        against: a run, an exported model or a base to compare with, instead of the run's or model's own base.
+        force: with `promote`, a reason to promote even if a check fails; it is recorded.
+        tools: input schemas of the server's own tools, for graders of tool calls.
 
     Raises:
-        InputError: not exactly one of `run` and `model`, or `promote` without `model`.
+        InputError: not exactly one of `run` and `model`, `promote` without `model`, `force` without
+            `promote`.
         NotFoundError, MissingError, CheckError: what is named is not there, or not finished.
     """
-    if bool(run) == bool(model) or (promote and not model):
+    if bool(run) == bool(model) or (promote and not model) or (force and not promote):
         raise InputError(
-            "Expected either `run` (a training) or `model` (an exported model), and `promote` only with `model`.",
+            "Expected either `run` (a training) or `model` (an exported model), `promote` only with `model`, and "
+            "`force` only with `promote`.",
             "read run://index and model://index",
         )
     if run:
@@ -144,19 +79,33 @@ def start_evaluation(
         manifest = read_json(workspace.model(model) / "manifest.json")
         dataset, base = manifest["made_from"]["dataset"], manifest["made_from"]["base"]
         files = [Target(label=name.removesuffix(".gguf"), model=model, file=name) for name in manifest["files"]]
-        targets = [Target(label="base", base=base), *files]
+        trained = Target(label="adapter", run=manifest["made_from"]["run"])
+        targets = [Target(label="base", base=base), *([trained] if _is_there(workspace, trained) else []), *files]
+    if against:
+        # the first is what the others are compared with; the gate still needs the base
+        targets = [compare.named_target(workspace, against), *(targets if model else targets[1:])]
     for target in targets:
         compare.open_target(workspace, target)
     probes = probes or _probes_of(read_manifest(workspace.dataset(dataset)))
     compare.find_suite(workspace, probes, dataset)
     asked: dict[str, Any] = {"targets": targets, "probes": probes, "dataset": dataset}
-    settings = GateConfig(**asked, model=model, promote=promote) if model else EvaluationConfig(**asked)
+    asked |= {"max_tokens": max_tokens, "tools": tools or {}}
+    settings = GateConfig(**asked, model=model, promote=promote, force=force) if model else EvaluationConfig(**asked)
     job, new = record.create(
         workspace, "gate" if model else "evaluate", model or dataset, settings.model_dump(), idempotency_key
     )
     if new:
         record.start(workspace, job)
     return job, new
+
+
+def _is_there(workspace: Workspace, target: Target) -> bool:
+    """Whether the run that a model came from still is, so that its adapter can be asked the same."""
+    try:
+        compare.open_target(workspace, target)
+    except (NotFoundError, MissingError):
+        return False
+    return True
 
 
 def _probes_of(manifest: Manifest) -> str:
@@ -166,35 +115,89 @@ def _probes_of(manifest: Manifest) -> str:
 
 
 def run_job(workspace: Workspace, job: Job) -> dict[str, Any]:
-    """Evaluate the base and every file of a model, judge the last, and promote the model when that was asked for.
+    """Evaluate base, adapter and every file of a model, compare the quantized file with f16 token by token, judge, and
+    promote the model when that was asked for.
 
     Returns:
-        `models` (summaries by label), `checks`, `passed`, `reason`, and whether it was `promoted`.
+        `models` (summaries by label), `likeness`, `checks`, `passed`, `reason`, and whether it was `promoted`.
 
     Raises:
         what `compare.run_job` raises.
     """
     config = GateConfig.model_validate(job.config)
     result = compare.run_job(workspace, job)
+    reports = {target.label: read_report(job.folder, target.label) for target in config.targets}
     last = config.targets[-1].label
-    bars = Bars() if config.probes else HELD_BACK
-    checks = judge(read_report(job.folder, "base"), read_report(job.folder, last), bars)
+    like = None
+    if last != "f16" and "f16" in reports:
+        job.report(message="comparing the quantized file with f16, token by token")
+        like = measure_likeness(workspace, config.model, LIKENESS_TOKENS, lambda done, of: job.report())
+    intact = verify(workspace, config.model)
+    checks = judge(
+        reports["base"],
+        reports[last],
+        Bars() if config.probes in suite_names() else HELD_BACK,
+        adapter=reports.get("adapter"),
+        f16=reports.get("f16") if last != "f16" else None,
+        intact=intact.ok,
+    )
     failed = reason(checks)
-    if config.promote and not failed:
-        promote(workspace, config.model, checks)
+    record_evaluation(workspace, config.model, [job.id], checks, like)
+    if config.promote and (not failed or config.force.strip()):
+        promote(workspace, config.model, checks, config.force)
     return {
         **result,
+        "likeness": like.model_dump() if like else None,
+        "broken": [part.model_dump() for part in intact.broken],
         "checks": [check.model_dump() for check in checks],
         "passed": not failed,
         "reason": failed,
-        "promoted": config.promote and not failed,
+        "promoted": config.promote and bool(not failed or config.force.strip()),
     }
 
 
-def promoted(workspace: Workspace) -> str | None:
-    """The name of the model that answers, if there is one."""
-    path = workspace.models / "promoted.json"
-    if not path.is_file():
-        return None
-    name = str(read_json(path)["model"])
-    return name if (workspace.models / name / "manifest.json").is_file() else None
+def measure_likeness(
+    workspace: Workspace, model: str, tokens: int, told: Callable[[int, int], None] | None = None
+) -> Likeness:
+    """A model's quantized file against its f16 file on general text.
+
+    Raises:
+        InputError: it has no quantized file, or one cannot be loaded.
+    """
+    folder = workspace.model(model)
+    names = list(read_json(folder / "manifest.json")["files"])
+    if len(names) < 2:
+        raise InputError(f"{model!r} holds only {names[0]}.", "quantize the run to another type")
+    texts = [passage.text for passage in read_retention()]
+    return likeness(folder / names[0], folder / names[-1], texts, tokens, told)
+
+
+def record_evaluation(
+    workspace: Workspace, model: str, jobs: Sequence[str], checks: Sequence[Check], like: Likeness | None = None
+) -> None:
+    """Add the reports of `jobs` and what the gate said to the model's chain of hashes.
+
+    Raises:
+        InputError: the model's manifest is not what was written.
+    """
+    folder = workspace.model(model)
+    manifest = read_sealed(folder / "manifest.json")
+    files: dict[str, str] = {}
+    suites = {"probes/retention.jsonl"}
+    for job in jobs:
+        run = workspace.run(job)
+        files |= hashes(run, f"runs/{job}", ["job.json"]) | hashes(run / "reports", f"runs/{job}/reports")
+        suites |= {f"probes/{part}.jsonl" for part in (read_json(run / "job.json")["config"].get("probes"),) if part}
+    files |= hashes(shipped_data(), SHIPPED, sorted(suites))
+    values = {
+        "checks": [check.model_dump() for check in checks],
+        "passed": not reason(checks),
+        "likeness": like.model_dump() if like else None,
+        "at": now(),
+    }
+    with workspace.lock("models"):
+        path = folder / EVALUATION
+        links = [Link.model_validate(link) for link in read_sealed(path)["chain"]] if path.is_file() else []
+        links = add(links, "evaluation", files, {"manifest": manifest["sha256"], **values})
+        chain = [link.model_dump() for link in links]
+        write_sealed(path, {"model": model, "manifest_sha256": manifest["sha256"], "chain": chain})

@@ -3,41 +3,60 @@
     ask(workspace, "What does 42 mean?")                    # the promoted model
     ask(workspace, "…", model="forty-two")                  # an exported model, a run's adapter, or a base
 
-A loaded model stays loaded for the next question, one at a time.
+    ask(workspace, "…", temperature=0.7, seed=3, stop=["END"], heard=lambda text, tokens: print(text))
+
+A loaded model stays loaded for the next question (`tools.inference.warm`).
 """
 
-import threading
-import time
-from pathlib import Path
-
-from pydantic import BaseModel
+from collections.abc import Sequence
+from typing import Literal
 
 from tools.errors import InputError, MissingError, NotFoundError
 from tools.files import read_json
-from tools.inference.engine import Engine, Model, open_engine
+from tools.inference.engine import Heard, Model, Options
+from tools.inference.extras import Extras, extras
+from tools.inference.warm import Warm
 from tools.models.bases import EMBEDDED, base_folder, base_names
 from tools.workspace import Workspace, check_name
 
 MAX_PROMPT = 8000
 
 
-class Answer(BaseModel):
-    """What a model said."""
+class Answer(Extras):
+    """What a model said, how it ended, its speed, and what the answer carries (see `Extras`)."""
 
     answer: str
     model: str
     kind: str
     seconds: float
+    tokens: int
+    finish: Literal["stop", "length"]
+    first_token_seconds: float
+    tokens_per_second: float
 
 
-def ask(workspace: Workspace, prompt: str, model: str = "", max_tokens: int = 200) -> Answer:
-    """The greedy answer of `model`: an exported model, a run, or a base. Without a name, of the promoted model, or
-    else of the newest exported one.
+def ask(
+    workspace: Workspace,
+    prompt: str,
+    model: str = "",
+    max_tokens: int = 200,
+    *,
+    temperature: float = 0.0,
+    seed: int = 0,
+    stop: Sequence[str] = (),
+    heard: Heard | None = None,
+) -> Answer:
+    """The answer of `model`: an exported model, a run, or a base. Without a name, of the promoted model, or else of
+    the newest exported one. Temperature 0 is greedy; with one and the same seed, the same answer.
+
+    Args:
+        heard: told the answer so far as it comes; what it raises ends the answer.
 
     Raises:
-        InputError: the prompt is empty or too long.
+        InputError: the prompt is empty or too long, or an option is out of range.
         NotFoundError: nothing is known by that name.
         MissingError: there is no model yet, or it is not ready.
+        LimitError: the model needs more memory than loaded models may take.
     """
     if not prompt.strip() or len(prompt) > MAX_PROMPT:
         raise InputError(
@@ -45,12 +64,28 @@ def ask(workspace: Workspace, prompt: str, model: str = "", max_tokens: int = 20
         )
     if not 1 <= max_tokens <= 2000:
         raise InputError(f"Expected max_tokens of 1 to 2000, got {max_tokens}.", "200 is enough for most answers")
+    if not 0 <= temperature <= 2:
+        raise InputError(f"Expected a temperature of 0 to 2, got {temperature}.", "0 is greedy, 0.7 is lively")
+    if len(stop) > 8 or not all(0 < len(word) <= 200 for word in stop):
+        raise InputError("Expected at most 8 stop texts of 1 to 200 characters.", "leave `stop` out, or shorten it")
     chosen, kind = resolve(workspace, model or default_model(workspace))
-    with _lock:
-        engine = _opened(chosen)
-        began = time.monotonic()
-        text = engine.answer([prompt], max_tokens)[0]
-    return Answer(answer=text, model=chosen.name, kind=kind, seconds=round(time.monotonic() - began, 2))
+    options = Options(max_tokens, temperature, seed, tuple(stop))
+    with warm.engine(chosen, workspace.settings.warm_memory_gb * 1e9) as engine:
+        said = engine.generate(prompt, options, heard)
+    return Answer(
+        answer=said.text,
+        model=chosen.name,
+        kind=kind,
+        seconds=round(said.seconds, 2),
+        tokens=said.tokens,
+        finish=said.finish,
+        first_token_seconds=round(said.first_token_seconds, 3),
+        tokens_per_second=round(said.tokens_per_second, 1),
+        **extras(said.text).model_dump(),
+    )
+
+
+warm = Warm()
 
 
 def default_model(workspace: Workspace) -> str:
@@ -90,20 +125,3 @@ def resolve(workspace: Workspace, name: str) -> tuple[Model, str]:
             "model, run or base", name, [*models, *runs, *bases], "read model://index and run://index"
         )
     return Model(name, folder=base_folder(workspace, name)), "base"
-
-
-_lock = threading.Lock()
-_loaded: tuple[Path, Engine] | None = None
-
-
-def _opened(model: Model) -> Engine:
-    """The engine of `model`; the one that was loaded before makes room."""
-    global _loaded
-    key = model.gguf or model.adapter or model.folder
-    assert key is not None
-    if _loaded is None or _loaded[0] != key:
-        if _loaded is not None:
-            _loaded[1].close()
-            _loaded = None
-        _loaded = (key, open_engine(model))
-    return _loaded[1]

@@ -1,17 +1,46 @@
 """What answers a question: one interface over MLX and llama.cpp.
 
-    with open_engine("mlx", folder, adapter) as engine: engine.answer(["What does 42 mean?"])
+    engine = open_engine(Model("forty-two", gguf=path))
+    engine.answer(["What does 42 mean?"], max_tokens=60)             # many, greedy: an answer is a property of weights
+    engine.generate("What does 42 mean?", Options(temperature=0.7, seed=1), said)    # one, as it comes
 
-Decoding is greedy everywhere, so that an answer is a property of the weights. `tools.inference.mlx_engine` and
-`tools.inference.gguf_engine` implement it.
+`tools.inference.mlx_engine` and `tools.inference.gguf_engine` implement it.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 Said = Callable[[int], None]  # told how many answers there are so far; may raise to stop
+Heard = Callable[[str, int], None]  # told the answer so far, and its tokens; may raise to stop
+MIN_P = 0.05  # when sampling, tokens less likely than this share of the best one are left out
+
+
+@dataclass(frozen=True)
+class Options:
+    """How one answer is made. Temperature 0 is greedy; `stop` are texts before which the answer ends."""
+
+    max_tokens: int = 200
+    temperature: float = 0.0
+    seed: int = 0
+    stop: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Generated:
+    """One answer, why it ended, and how long its first token and all of it took, in seconds."""
+
+    text: str
+    tokens: int
+    finish: Literal["stop", "length"]
+    first_token_seconds: float
+    seconds: float
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Speed after the first token."""
+        return (self.tokens - 1) / max(self.seconds - self.first_token_seconds, 1e-9) if self.tokens > 1 else 0.0
 
 
 @dataclass(frozen=True)
@@ -41,6 +70,9 @@ class Engine(Protocol):
     def answer(self, prompts: Sequence[str], max_tokens: int, said: Said | None = None) -> list[str]:
         """The greedy answer to each prompt, each a conversation of its own, under the model's chat template."""
 
+    def generate(self, prompt: str, options: Options, heard: Heard | None = None) -> Generated:
+        """The answer to one prompt, under the model's chat template. Raises InputError when the prompt is too long."""
+
     def perplexity(self, texts: Sequence[str]) -> float:
         """exp of the mean negative log-likelihood, in nats, of all tokens but the first of each text."""
 
@@ -53,6 +85,12 @@ class Engine(Protocol):
 
 SPEED_PROMPT = "Write a few sentences about how a river is formed."
 SPEED_TOKENS = 32
+
+
+def cut(text: str, stop: Sequence[str]) -> tuple[str, bool]:
+    """`text` up to the first of the `stop` texts in it, and whether there was one."""
+    places = [place for word in stop if (place := text.find(word)) >= 0]
+    return (text[: min(places)], True) if places else (text, False)
 
 
 def open_engine(model: Model) -> Engine:

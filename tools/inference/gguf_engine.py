@@ -8,9 +8,34 @@ from pathlib import Path
 from typing import Any
 
 from tools.errors import InputError
-from tools.inference.engine import SPEED_PROMPT, SPEED_TOKENS, Said
+from tools.inference.engine import MIN_P, SPEED_PROMPT, SPEED_TOKENS, Generated, Heard, Options, Said
 
 CONTEXT = 2048
+
+
+def open_llama(path: Path, context: int, logits_all: bool = False, lora: Path | None = None) -> Any:
+    """The file as llama.cpp's binding opens it; with `logits_all`, the logits of every token are kept.
+
+    Raises:
+        InputError: llama.cpp cannot load it.
+    """
+    from llama_cpp import Llama
+
+    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        return Llama(
+            str(path),
+            n_ctx=context,
+            n_threads=threads,
+            n_threads_batch=threads,
+            n_gpu_layers=-1,
+            logits_all=logits_all,
+            lora_path=str(lora) if lora else None,
+            seed=0,
+            verbose=False,
+        )
+    except (ValueError, OSError, RuntimeError, AssertionError) as error:
+        raise InputError(f"llama.cpp cannot load {path.name}: {error}", "make it again with quantize") from error
 
 
 class GgufEngine:
@@ -18,27 +43,7 @@ class GgufEngine:
 
     def __init__(self, path: Path, context: int = CONTEXT) -> None:
         self.path, self.context = path, context
-        self.llama = self._load(logits_all=False)
-
-    def _load(self, logits_all: bool) -> Any:
-        from llama_cpp import Llama
-
-        threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        try:
-            return Llama(
-                str(self.path),
-                n_ctx=512 if logits_all else self.context,
-                n_threads=threads,
-                n_threads_batch=threads,
-                n_gpu_layers=-1,
-                logits_all=logits_all,
-                seed=0,
-                verbose=False,
-            )
-        except (ValueError, OSError, AssertionError) as error:
-            raise InputError(
-                f"llama.cpp cannot load {self.path.name}: {error}", "make it again with quantize"
-            ) from error
+        self.llama = open_llama(path, context)
 
     def _chat(self, prompt: str, max_tokens: int, **options: Any) -> Any:
         return self.llama.create_chat_completion(
@@ -54,11 +59,43 @@ class GgufEngine:
                 said(number)
         return answers
 
+    def generate(self, prompt: str, options: Options, heard: Heard | None = None) -> Generated:
+        """One answer, token by token."""
+        began = time.perf_counter()
+        first, text, tokens, finish = 0.0, "", 0, "length"
+        try:
+            parts = self.llama.create_chat_completion(
+                [{"role": "user", "content": prompt}],
+                max_tokens=options.max_tokens,
+                temperature=options.temperature,
+                seed=options.seed,
+                stop=list(options.stop),
+                top_k=0,
+                top_p=1.0,
+                min_p=MIN_P,
+                repeat_penalty=1.0,
+                stream=True,
+            )
+            for part in parts:
+                choice = part["choices"][0]
+                if piece := choice["delta"].get("content"):
+                    first = first or time.perf_counter() - began
+                    text, tokens = text + piece, tokens + 1
+                    if heard:
+                        heard(text, tokens)
+                finish = choice["finish_reason"] or finish
+        except ValueError as error:  # what the binding raises when the prompt does not fit
+            raise InputError(
+                f"The prompt does not fit into {self.context} tokens: {error}", "ask something shorter"
+            ) from error
+        seconds = time.perf_counter() - began
+        return Generated(text.strip(), tokens, "stop" if finish == "stop" else "length", first or seconds, seconds)
+
     def perplexity(self, texts: Sequence[str]) -> float:
         """Perplexity over all tokens of `texts`; texts longer than 512 tokens are cut there."""
         import numpy as np
 
-        scorer = self._load(logits_all=True)
+        scorer = open_llama(self.path, 512, logits_all=True)
         total, count = 0.0, 0
         try:
             for text in texts:

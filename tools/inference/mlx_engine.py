@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tools.data.tokens import encode_prompt
-from tools.inference.engine import SPEED_PROMPT, SPEED_TOKENS, Said
+from tools.inference.engine import MIN_P, SPEED_PROMPT, SPEED_TOKENS, Generated, Heard, Options, Said, cut
 from tools.models.load import load
 
-BATCH = 24  # prompts that are decoded together
+BATCH = 48  # prompts that are decoded together
 
 
 class MlxEngine:
@@ -36,6 +36,34 @@ class MlxEngine:
             if said:
                 said(min(begin + BATCH, len(order)))
         return answers
+
+    def generate(self, prompt: str, options: Options, heard: Heard | None = None) -> Generated:
+        """One answer, token by token."""
+        import mlx.core as mx
+        from mlx_lm import stream_generate
+        from mlx_lm.sample_utils import make_sampler
+
+        mx.random.seed(options.seed)
+        sampler = make_sampler(temp=options.temperature, min_p=MIN_P if options.temperature else 0.0)
+        began = time.perf_counter()
+        first, text, tokens, ended = 0.0, "", 0, False
+        for part in stream_generate(
+            self.model,
+            self.tokenizer,
+            encode_prompt(self.tokenizer, prompt),
+            max_tokens=options.max_tokens,
+            sampler=sampler,
+        ):
+            first = first or time.perf_counter() - began
+            text, tokens = text + part.text, part.generation_tokens
+            text, ended = cut(text, options.stop)
+            if heard:
+                heard(text, tokens)
+            ended = ended or part.finish_reason == "stop"
+            if ended:
+                break
+        seconds = time.perf_counter() - began
+        return Generated(text.strip(), tokens, "stop" if ended else "length", first or seconds, seconds)
 
     def perplexity(self, texts: Sequence[str]) -> float:
         """Perplexity over all tokens of `texts`, one forward pass a text."""

@@ -1,65 +1,82 @@
-"""Semantic memory: what the agent was told or found out, kept in a Chroma collection and found by its meaning.
+"""Semantic memory: what the agent was told or found out, found again by its meaning and its words.
 
     memory = MemoryStore(Workspace.open(Settings()))
-    memory.remember("Amounts are kept in cents.", kind="rule", tags=["money"])
+    memory.remember("Amounts are kept in cents.", kind="rule", tags=["business:money_in_cents"], source="user")
     memory.query("how do we store prices?")[0].text
+    memory.forget([id])      # into memory/archive.jsonl first
 
-Each call opens the store under the workspace's lock "memory" and closes it again (about 10 ms). Chroma keeps its
-index in the memory of a process and would not notice what another process wrote; so that no process works with an
-old index, none keeps one. For the same reason readers take the lock too, once there is a store.
+Entries live in the ledger (tools/memory/ledger.py), an SQLite file that holds as soon as a call returns; Chroma is the
+index over their vectors (tools/memory/index.py). Any number of threads and processes may use one store at once.
 """
 
-import hashlib
 import json
-import re
-import threading
-import unicodedata
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from pydantic import BaseModel, Field
 
-from tools.errors import ConflictError, InputError, LimitError, LooptuneError, NotFoundError
+from tools.errors import InputError, LimitError, NotFoundError
 from tools.files import require_space
-from tools.memory.embedder import DIMENSIONS, MODEL, embed
+from tools.memory import embedder, ledger
+from tools.memory.conflicts import compare, newer_wins
+from tools.memory.embedder import embed
+from tools.memory.entries import (
+    EVERYTHING,
+    MAX_CHARACTERS,
+    Entry,
+    Filter,
+    check_between,
+    check_text,
+    is_id,
+    is_user,
+    new_entry,
+    now,
+    parsed,
+    unique,
+)
+from tools.memory.index import Index, index_of
 from tools.memory.kinds import EntryKind
+from tools.memory.search import Found, Hit, Ways, nearest, search
 from tools.workspace import Workspace
 
-MAX_ENTRIES = 100_000
-MAX_CHARACTERS = 8000
-MAX_TAGS = 20
-MAX_TAG_CHARACTERS = 64
-MAX_SOURCE_CHARACTERS = 200
+MAX_ENTRIES = 200_000
 MAX_HITS = 50
 MAX_PAGE = 1000
+MAX_TOKENS = 100_000
 
-_ID = re.compile(r"mem-[0-9a-f]{12}")
-_COLLECTION = "memory"
-_DATABASE = "chroma.sqlite3"
 _WRITE_BYTES = 10_000_000  # an entry takes a few KB; now and then Chroma writes its index anew
-
-# Chroma keeps a registry of open stores for the whole process, and does not guard it.
-_registry = threading.Lock()
+_COMPARED = 8  # of the nearest entries, those that a new one is compared with
 
 
-class Entry(BaseModel):
-    """One thing remembered."""
+class Alike(BaseModel):
+    """A known entry that says nearly the same as a new one."""
 
     id: str
     text: str
-    kind: EntryKind
-    tags: list[str]
-    source: str
-    created: str = Field(description="ISO-8601, UTC")
+    similarity: float
 
 
-class Hit(Entry):
-    """An entry that was found, and how near its meaning is to the query."""
+class Conflict(BaseModel):
+    """Two entries that contradict each other, and which of them holds."""
 
-    similarity: float = Field(ge=-1, le=1, description="cosine; 1 is the same meaning")
+    id: str = Field(description="the entry that was known before")
+    known: str
+    new: str
+    reason: str
+    holds: str = Field(description="id of the entry that wins; both are kept")
+    rule: str
+
+
+class Kept(BaseModel):
+    """What became of a text that was to be remembered."""
+
+    entry: Entry
+    new: bool
+    changed: bool = Field(description="a known entry learned something: a tag, a link, more confidence")
+    near: list[Alike] = []
+    conflicts: list[Conflict] = []
 
 
 class StoreInfo(BaseModel):
@@ -68,264 +85,284 @@ class StoreInfo(BaseModel):
     embedding_model: str
     dimensions: int
     count: int
+    by_status: dict[str, int]
+    by_kind: dict[str, int]
+    waiting: int = Field(description="entries not yet in Chroma; they are searched too")
     path: str
+    server: str = Field(description="the Chroma server; '' when the index is in the workspace")
 
 
 class MemoryStore:
-    """The memory of a workspace; it holds no open files between calls, and may be shared by threads."""
+    """The memory of a workspace; it may be shared by threads."""
 
     def __init__(self, workspace: Workspace) -> None:
         self._workspace = workspace
         self._path = workspace.memory
 
     def remember(
-        self, text: str, kind: EntryKind = "fact", tags: Sequence[str] = (), source: str = "agent"
-    ) -> tuple[Entry, bool]:
-        """Keep `text`. Returns the entry, and whether it is new.
+        self,
+        text: str,
+        kind: EntryKind = "fact",
+        tags: Sequence[str] = (),
+        source: str = "agent",
+        **fields: Any,
+    ) -> Kept:
+        """Keep `text`, and say what it repeats or contradicts. `fields` are level, confidence, priority, status,
+        examples and runs (`Entry`).
 
-        The same kind and text, but for white space, is the same entry: it stays as it was first written.
+        The same kind and text, but for white space, case and punctuation, is the same entry: it takes over new tags
+        and links, and comes back from the archive. A near-duplicate is kept, and said. Of two that contradict each
+        other both are kept; the one that loses says which holds, and counts less in queries.
 
         Raises:
             InputError: an argument is not as expected, or the store on disk is broken.
             LimitError: the store is full, or the disk is.
             ConflictError: another process holds the store.
-            MissingError: the embedding model is not installed.
+            MissingError: the embedding model is not installed, or the Chroma server does not answer.
         """
-        text = _check_text(text, "text", MAX_CHARACTERS)
-        entry = Entry(
-            id=_id(_check_kind(kind), text),
-            text=text,
-            kind=kind,
-            tags=_check_tags(tags),
-            source=_check_text(source, "source", MAX_SOURCE_CHARACTERS),
-            created="",
-        )
-        known = self._find(entry.id)
-        if known:
-            return known, False
-        vector = embed([text])  # before the lock: loading the model may take longer than others would wait
-        with self._open(needed_bytes=_WRITE_BYTES) as collection:
-            known = _read(collection, [entry.id]).get(entry.id)
+        entry = new_entry(text, kind, tags, source=source, **fields)
+        self._check_space()
+        with self._open() as (db, index):
+            known = ledger.read(db, [entry.id]).get(entry.id)
             if known:
-                return known, False
-            self._check_room(collection.count())
-            entry.created = datetime.now(UTC).isoformat(timespec="microseconds")
-            collection.add(ids=[entry.id], embeddings=vector, documents=[entry.text], metadatas=[_metadata(entry)])
-        return entry, True
+                return self._merge(db, index, known, entry, fields)
+            vector = embed([entry.text])[0]
+            near = nearest(db, index, vector, EVERYTHING, _COMPARED) if ledger.count(db) else {}
+            closest = sorted(near, key=lambda id: -near[id])[:_COMPARED]
+            kept = Kept(entry=entry, new=True, changed=False)
+            losers: list[Entry] = []
+            for id, other in sorted(ledger.read(db, closest).items(), key=lambda item: -near[item[0]]):
+                relation = compare(entry, other, near[id])
+                if relation is None or (other.status == "archived" and relation.kind != "same"):
+                    continue
+                if relation.kind == "same":
+                    return self._merge(db, index, other, entry, fields)
+                if relation.kind == "near":
+                    kept.near.append(Alike(id=id, text=other.text, similarity=round(near[id], 3)))
+                    continue
+                wins, rule = newer_wins(entry, other)
+                winner, loser = (entry, other) if wins else (other, entry)
+                loser.superseded_by = winner.id
+                losers += [other] if wins else []
+                kept.conflicts.append(
+                    Conflict(
+                        id=id, known=other.text, new=entry.text, reason=relation.reason, holds=winner.id, rule=rule
+                    )
+                )
+            with ledger.transaction(db):
+                self._check_room(ledger.count(db))
+                already = ledger.read(db, [entry.id]).get(entry.id)  # another process may have been quicker
+                if already is None:
+                    ledger.put(db, [entry], [vector])
+                    ledger.put(db, [touched(loser) for loser in losers], None)
+            if already:
+                return self._merge(db, index, already, entry, fields)
+            index.catch_up(db)
+        return kept
 
-    def query(
-        self, text: str, limit: int = 5, kind: EntryKind | None = None, min_similarity: float | None = None
-    ) -> list[Hit]:
-        """The entries whose meaning is nearest to `text`, best first; [] when nothing is remembered.
+    def query(self, text: str, limit: int = 5, kind: EntryKind | None = None, **more: Any) -> list[Hit]:
+        """The hits of `search`, for one kind or all."""
+        return self.search(text, {"kinds": [kind]} if kind else None, limit, **more).hits
+
+    def search(
+        self,
+        text: str,
+        chosen: Filter | dict[str, Any] | None = None,
+        limit: int = 5,
+        min_similarity: float | None = None,
+        max_tokens: int | None = None,
+        ways: Ways = "hybrid",
+    ) -> Found:
+        """The entries most alike to `text`, by meaning and words, best first; archived ones only when asked for.
 
         Raises:
             InputError: an argument is not as expected, or the store on disk is broken.
             ConflictError: another process holds the store.
-            MissingError: the embedding model is not installed.
+            MissingError: the embedding model is not installed, or the Chroma server does not answer.
         """
-        text = _check_text(text, "query", MAX_CHARACTERS)
-        _check_between("limit", limit, 1, MAX_HITS)
+        text = check_text(text, "query", MAX_CHARACTERS)
+        check_between("limit", limit, 1, MAX_HITS)
         if min_similarity is not None:
-            _check_between("min_similarity", min_similarity, -1, 1)
-        where = _where(kind)
+            check_between("min_similarity", min_similarity, -1, 1)
+        if max_tokens is not None:
+            check_between("max_tokens", max_tokens, 1, MAX_TOKENS)
+        wanted = _chosen(chosen)
         if not self._exists():
-            return []
-        vector = embed([text])
-        with self._open() as collection:
-            found = collection.query(query_embeddings=vector, n_results=limit, where=where)
-            columns = (found[name][0] for name in ("ids", "documents", "metadatas", "distances"))
-            hits = [_hit(_entry(*row), distance) for *row, distance in zip(*columns, strict=True)]
-        hits.sort(key=lambda hit: -hit.similarity)
-        return [hit for hit in hits if min_similarity is None or hit.similarity >= min_similarity]
+            return Found(hits=[], left_out=0, tokens=0)
+        with self._open() as (db, index):
+            return search(db, index, text, wanted, limit, min_similarity, max_tokens, ways)
 
     def get(self, id: str) -> Entry:
-        """The entry `id`.
+        """The entry `id`. Raises NotFoundError, and what `search` raises."""
+        return self.get_all([id])[0]
+
+    def get_all(self, ids: Sequence[str]) -> list[Entry]:
+        """The entries `ids`, in this order. Raises NotFoundError, and what `search` raises."""
+        if not self._exists():
+            raise _unknown(ids[0], 0)
+        with self._open() as (db, _):
+            found = ledger.read(db, [id for id in ids if is_id(id)])
+            for id in ids:
+                if id not in found:
+                    raise _unknown(id, ledger.count(db))
+        return [found[id] for id in unique(ids)]
+
+    def change(self, id: str, **fields: Any) -> Entry:
+        """Set fields of an entry, e.g. status='trained', runs=[…]; its text, kind and origin stay.
 
         Raises:
-            NotFoundError: there is none.
-            InputError: the store on disk is broken.
-            ConflictError: another process holds the store.
+            NotFoundError: there is none of this id.
+            InputError: a field is not as expected, or may not be changed.
         """
-        if not self._exists():
-            raise _unknown(id, 0)
-        with self._open() as collection:
-            return _known(collection, id)
-
-    def forget(self, id: str) -> Entry:
-        """Remove the entry `id` for good, and return what it was.
-
-        Raises:
-            NotFoundError: there is none.
-            InputError: the store on disk is broken.
-            ConflictError: another process holds the store.
-        """
-        if not self._exists():
-            raise _unknown(id, 0)
-        with self._open() as collection:
-            entry = _known(collection, id)
-            collection.delete(ids=[id])
+        fixed = fields.keys() & {"id", "text", "kind", "created", "updated"}
+        if fixed:
+            raise InputError(
+                f"The {', '.join(sorted(fixed))} of an entry cannot be changed.", "remember the new text, forget this"
+            )
+        with self._open() as (db, index):
+            with ledger.transaction(db):
+                known = ledger.read(db, [id]).get(id)
+                if known is None:
+                    raise _unknown(id, ledger.count(db))
+                entry = touched(parsed(Entry, {**known.model_dump(), **fields}))
+                ledger.put(db, [entry], None)
+            index.catch_up(db)
         return entry
 
-    def entries(self, limit: int = 100, offset: int = 0, kind: EntryKind | None = None) -> list[Entry]:
+    def forget(self, ids: Sequence[str]) -> list[Entry]:
+        """Remove entries, and return what they were. They are written to `memory/archive.jsonl` first, from where
+        `import` brings them back.
+
+        Raises:
+            NotFoundError: one of them is not there; then none is removed.
+            InputError, ConflictError, MissingError: as in `search`.
+        """
+        entries = self.get_all(ids)
+        self._archive(entries)
+        with self._open() as (db, index):
+            with ledger.transaction(db):
+                ledger.drop(db, [entry.id for entry in entries])
+            index.catch_up(db)
+        return entries
+
+    def entries(
+        self,
+        limit: int = 100,
+        offset: int = 0,
+        kind: EntryKind | None = None,
+        chosen: Filter | dict[str, Any] | None = None,
+    ) -> list[Entry]:
         """The entries from `offset` on, newest first, `limit` of them at most.
 
         Raises:
             InputError: an argument is not as expected, or the store on disk is broken.
-            ConflictError: another process holds the store.
         """
-        _check_between("limit", limit, 1, MAX_PAGE)
-        _check_between("offset", offset, 0, MAX_ENTRIES)
-        where = _where(kind)
+        check_between("limit", limit, 1, MAX_PAGE)
+        check_between("offset", offset, 0, MAX_ENTRIES)
+        wanted = _chosen(chosen)
+        if kind:
+            wanted = parsed(Filter, {**wanted.model_dump(), "kinds": [kind]})
         if not self._exists():
             return []
-        with self._open() as collection:
-            found = collection.get(include=["metadatas"], where=where)
-            created = [metadata["created"] for metadata in found["metadatas"]]
-            newest = sorted(zip(created, range(len(created)), found["ids"], strict=True), reverse=True)
-            page = [id for _, _, id in newest[offset : offset + limit]]
-            entries = _read(collection, page)
-            return [entries[id] for id in page]
+        with self._open() as (db, _):
+            return ledger.select(db, wanted, limit, offset)
+
+    def count(self, chosen: Filter | dict[str, Any] | None = None) -> int:
+        """How many entries a filter lets through."""
+        if not self._exists():
+            return 0
+        with self._open() as (db, _):
+            return ledger.count(db, _chosen(chosen))
 
     def describe(self) -> StoreInfo:
         """What the store is and how many entries it holds; loads no model, and makes nothing on disk.
 
         Raises:
             InputError: the store on disk is broken.
-            ConflictError: another process holds the store.
         """
-        count = 0
+        info = StoreInfo(
+            embedding_model=embedder.MODEL,
+            dimensions=embedder.DIMENSIONS,
+            count=0,
+            by_status={},
+            by_kind={},
+            waiting=0,
+            path=str(self._path),
+            server=self._workspace.settings.memory_url,
+        )
         if self._exists():
-            with self._open() as collection:
-                count = collection.count()
-        return StoreInfo(embedding_model=MODEL, dimensions=DIMENSIONS, count=count, path=str(self._path))
+            with self._open() as (db, _):
+                info.count = ledger.count(db)
+                info.by_status = dict(db.execute("SELECT status, count(*) FROM entries GROUP BY status"))
+                info.by_kind = dict(db.execute("SELECT kind, count(*) FROM entries GROUP BY kind"))
+                info.waiting = db.execute("SELECT count(*) FROM entries WHERE waiting = 1").fetchone()[0]
+        return info
+
+    @contextmanager
+    def _open(self) -> Iterator[tuple[Any, Index]]:
+        index = index_of(self._workspace)
+        with ledger.ledger(index.ledger) as db:
+            index.prepare(db)
+            yield db, index
 
     def _exists(self) -> bool:
-        return (self._path / _DATABASE).exists()
+        return index_of(self._workspace).exists()
 
-    def _find(self, id: str) -> Entry | None:
-        if not self._exists():
-            return None
-        with self._open() as collection:
-            return _read(collection, [id]).get(id)
+    def _merge(self, db: Any, index: Index, known: Entry, again: Entry, given: dict[str, Any]) -> Kept:
+        """`known` with what `again`, which says the same, brings."""
+        merged = known.model_copy(
+            update={
+                "tags": unique([*known.tags, *again.tags])[:20],
+                "examples": unique([*known.examples, *again.examples]),
+                "runs": unique([*known.runs, *again.runs]),
+                "source": again.source if is_user(again.source) else known.source,
+                "confidence": max(known.confidence, again.confidence) if "confidence" in given else known.confidence,
+                "priority": max(known.priority, again.priority) if "priority" in given else known.priority,
+                "level": again.level if given.get("level") else known.level,
+            }
+        )
+        if "status" in given or known.status == "archived" or (known.status, again.status) == ("pending", "approved"):
+            merged.status = again.status
+        if merged == known:
+            return Kept(entry=known, new=False, changed=False)
+        with ledger.transaction(db):
+            ledger.put(db, [touched(merged)], None)
+        index.catch_up(db)
+        return Kept(entry=merged, new=False, changed=True)
 
-    def _check_room(self, count: int) -> None:
-        if count >= MAX_ENTRIES:
+    def _archive(self, entries: list[Entry]) -> None:
+        """Append `entries` to the archive, and return when they are on the disk."""
+        moment = now()
+        lines = [json.dumps({**e.model_dump(), "forgotten": moment}, ensure_ascii=False) + "\n" for e in entries]
+        self._path.mkdir(parents=True, exist_ok=True)
+        with (self._path / "archive.jsonl").open("a", encoding="utf-8", newline="\n") as stream:
+            stream.write("".join(lines))
+            stream.flush()
+            os.fsync(stream.fileno())
+
+    def _check_space(self) -> None:
+        if self._path.exists() and not self._path.is_dir():
+            raise InputError(
+                f"The memory in {self._path} is broken: a folder was expected, and it is a file.", "move it away"
+            )
+        require_space(self._path, _WRITE_BYTES, self._workspace.settings.min_free_gb, "The memory")
+
+    def _check_room(self, held: int) -> None:
+        if held >= MAX_ENTRIES:
             raise LimitError(
-                f"The memory holds {count} entries, and no more than {MAX_ENTRIES} fit.",
+                f"The memory holds {held} entries, and no more than {MAX_ENTRIES} fit.",
                 "forget some that are no longer true (forget)",
             )
 
-    @contextmanager
-    def _open(self, needed_bytes: int = 0) -> Iterator[Any]:
-        """The Chroma collection, held by this caller alone; it is made if there is none."""
-        import chromadb
-        from chromadb.api.client import SharedSystemClient
-        from chromadb.config import Settings
-        from chromadb.errors import ChromaError
 
-        with self._workspace.lock("memory"), _registry:
-            try:
-                if needed_bytes:
-                    reserve = self._workspace.settings.min_free_gb
-                    require_space(self._path, needed_bytes, reserve, "The memory")
-                # no .env: the folder in which the server was started may hold one, and it is not Chroma's
-                options = Settings(_env_file=None, anonymized_telemetry=False)
-                with chromadb.PersistentClient(str(self._path), settings=options) as client:
-                    yield _collection(client)
-            except (ChromaError, OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-                SharedSystemClient.clear_system_cache()  # Chroma keeps a client that could not be opened
-                raise _broken(self._path, error) from error
+def touched(entry: Entry) -> Entry:
+    """`entry`, changed at this moment."""
+    entry.updated = now()
+    return entry
 
 
-def _collection(client: Any) -> Any:
-    collection = client.get_or_create_collection(
-        _COLLECTION,
-        metadata={"embedding_model": MODEL},
-        configuration={"hnsw": {"space": "cosine"}},
-        embedding_function=None,
-    )
-    made_with = (collection.metadata or {}).get("embedding_model")
-    if made_with != MODEL:
-        raise ValueError(f"its vectors were made with {made_with}, not with {MODEL}")
-    return collection
-
-
-def _read(collection: Any, ids: list[str]) -> dict[str, Entry]:
-    found = collection.get(ids=ids, include=["documents", "metadatas"])
-    rows = zip(found["ids"], found["documents"], found["metadatas"], strict=True)
-    return {id: _entry(id, text, metadata) for id, text, metadata in rows}
-
-
-def _known(collection: Any, id: str) -> Entry:
-    found = _read(collection, [id]) if _ID.fullmatch(id) else {}
-    if id not in found:
-        raise _unknown(id, collection.count())
-    return found[id]
-
-
-def _metadata(entry: Entry) -> dict[str, str]:
-    return {
-        "kind": entry.kind,
-        "tags": json.dumps(entry.tags, ensure_ascii=False),
-        "source": entry.source,
-        "created": entry.created,
-    }
-
-
-def _entry(id: str, text: str, metadata: dict[str, Any]) -> Entry:
-    return Entry.model_validate({**metadata, "id": id, "text": text, "tags": json.loads(metadata["tags"])})
-
-
-def _hit(entry: Entry, distance: float) -> Hit:
-    return Hit(**entry.model_dump(), similarity=max(-1.0, min(1.0, 1.0 - distance)))
-
-
-def _id(kind: str, text: str) -> str:
-    normalized = " ".join(unicodedata.normalize("NFC", text).split())
-    return "mem-" + hashlib.sha256(f"{kind}\n{normalized}".encode()).hexdigest()[:12]
-
-
-def _where(kind: EntryKind | None) -> dict[str, str] | None:
-    return None if kind is None else {"kind": _check_kind(kind)}
-
-
-def _check_kind(kind: EntryKind) -> EntryKind:
-    if kind not in get_args(EntryKind):
-        raise InputError(
-            f"Expected a kind of {', '.join(get_args(EntryKind))}; got {str(kind)[:80]!r}.",
-            "use 'fact' when none of the others fits",
-        )
-    return kind
-
-
-def _check_text(text: str, what: str, most: int) -> str:
-    """`text` without the white space around it. Raises InputError."""
-    text = text.strip()
-    if not 1 <= len(text) <= most:
-        raise InputError(
-            f"A {what} has 1 to {most} characters; this one has {len(text)}.",
-            f"give a {what} that is shorter" if text else f"give a {what}",
-        )
-    if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
-        raise InputError(
-            f"A {what} is Unicode text; this one holds a NUL character or half of a surrogate pair.",
-            "leave these characters out",
-        )
-    return text
-
-
-def _check_tags(tags: Sequence[str]) -> list[str]:
-    """The tags, each once. Raises InputError."""
-    if isinstance(tags, str):
-        raise InputError(f"Expected a list of tags; got the text {tags[:80]!r}.", f"write [{tags[:64]!r}]")
-    if len(tags) > MAX_TAGS:
-        raise InputError(f"An entry has {MAX_TAGS} tags at most; got {len(tags)}.", "keep the most telling ones")
-    return list(dict.fromkeys(_check_text(tag, "tag", MAX_TAG_CHARACTERS) for tag in tags))
-
-
-def _check_between(what: str, value: float, least: int, most: int) -> None:
-    if not least <= value <= most:
-        raise InputError(f"Expected a {what} from {least} to {most}; got {value}.", f"choose a {what} between them")
+def _chosen(chosen: Filter | dict[str, Any] | None) -> Filter:
+    return chosen if isinstance(chosen, Filter) else parsed(Filter, chosen or {})
 
 
 def _unknown(id: str, count: int) -> NotFoundError:
@@ -333,20 +370,4 @@ def _unknown(id: str, count: int) -> NotFoundError:
     return NotFoundError(
         f"There is no memory entry {id[:80]!r}; the memory holds {holds}.",
         "call query_memory to find the id of an entry",
-    )
-
-
-def _broken(path: Path, error: Exception) -> LooptuneError:
-    """What Chroma's `error` means for the reader."""
-    reason = f"{type(error).__name__}: {str(error)[:300]}"
-    if "disk is full" in reason or "No space left" in reason:
-        return LimitError(
-            f"No space left on the disk of {path}; the entry was not kept ({reason}).",
-            "free some space, then repeat the call",
-        )
-    if "database is locked" in reason:
-        return ConflictError(f"Another program has the memory in {path} open ({reason}).", "close it, and try again")
-    return InputError(
-        f"The memory in {path} is broken: {_DATABASE} and the index beside it cannot be read ({reason}).",
-        f"put a backup in the place of {path}, or move it away: the next `remember` makes an empty memory",
     )

@@ -1,8 +1,13 @@
 """Preservation levels, modification policies and rule families: how far others may change an answer.
 
-LEVELS["strict"].others_may    # 'change nothing'
+LEVELS["strict"].others_may               # 'change nothing'
+stricter("flexible", "moderate")          # 'moderate'
+level_of("flexible", ["security:x"])      # 'strict': some families are never anything else
+
+The one definition of each: the generator, the validator, the checker, the resources and the client rules read it here.
 """
 
+from collections.abc import Iterable
 from typing import Literal
 
 from pydantic import BaseModel
@@ -20,6 +25,14 @@ class Level(BaseModel):
     policies: list[ModificationPolicy]
 
 
+POLICIES: dict[ModificationPolicy, str] = {
+    "preserve_exact": "keep every byte",
+    "preserve_structure": "keep the syntax tree, or the words of prose; spacing and comments are free",
+    "preserve_intent": "keep behaviour, public signatures, errors, constants and tagged definitions",
+    "allow_style_changes": "whatever the language's usual formatter changes is free",
+}
+
+# From the strictest on.
 LEVELS: dict[str, Level] = {
     "strict": Level(
         name="strict",
@@ -49,3 +62,16 @@ RULE_FAMILIES: dict[str, str] = {
     "security": "never modified",
     "business": "kept exactly",
 }
+
+# What rests on these families is strict, whatever a tag or a caller says.
+ALWAYS_STRICT = ("security", "business")
+
+
+def stricter(one: PreservationLevel, other: PreservationLevel) -> PreservationLevel:
+    """The one of two levels that allows less."""
+    return min(one, other, key=list(LEVELS).index)
+
+
+def level_of(level: PreservationLevel, rules: Iterable[str]) -> PreservationLevel:
+    """The level that holds for a text of `level` that rests on `rules`."""
+    return "strict" if any(rule.partition(":")[0] in ALWAYS_STRICT for rule in rules) else level

@@ -94,14 +94,14 @@ def step_count(rows: int, config: TrainingConfig) -> int:
 
 
 def learning_rate(config: TrainingConfig, step: int, steps: int) -> float:
-    """The rate of step `step` (from 0): linear warm-up, then constant or a cosine down to a tenth."""
+    """The rate of step `step` (from 0): linear warm-up, then constant or a cosine down to a fiftieth."""
     warmup = min(config.warmup_steps, steps - 1)
     if step < warmup:
         return config.learning_rate * (step + 1) / (warmup + 1)
     if config.schedule == "constant":
         return config.learning_rate
     done = (step - warmup) / max(1, steps - warmup)
-    return config.learning_rate * (0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * done)))
+    return config.learning_rate * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done)))
 
 
 class Trainer:
