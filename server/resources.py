@@ -94,7 +94,7 @@ def add_resources(server: MCPServer[Any], workspace: Workspace) -> None:
 
     @view("run://{id}/metrics", "A training's figures, step by step (at most 200 lines, evenly taken).")
     def run_metrics(id: str) -> str:
-        from tools.training.loop import read_metrics
+        from tools.training.metrics import read_metrics
 
         lines = read_metrics(workspace.run(id))
         every = -(-len(lines) // 200) or 1

@@ -1,17 +1,20 @@
 """Progress and results for a terminal: bars where a person looks, plain lines in a pipe. All on stderr, but the table.
 
 with show_demo() as say: run_demo(workspace, say)
-with show_job("run-42-0001") as show: show(state)
+with show_job("run-42-0001", folder) as show: show(state)      # on a terminal with the loss as a curve
 """
 
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, Group, RenderResult
+from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 from tools.demo import DemoResult, Event
 from tools.jobs.record import State
@@ -37,17 +40,38 @@ def show_demo() -> Iterator[Callable[[Event], None]]:
 
 
 @contextmanager
-def show_job(title: str) -> Iterator[Callable[[State], None]]:
-    """What shows a job's states."""
-    with _bars(Console(stderr=True, highlight=False)) as update:
+def show_job(title: str, folder: Path | None = None) -> Iterator[Callable[[State], None]]:
+    """What shows a job's states; with its `folder`, on a terminal, a training's loss as a curve above the bar."""
+    console = Console(stderr=True, highlight=False)
+    with _bars(console, folder) as update:
         yield lambda state: update(title, state.message, state.step, state.total, state.metrics)
 
 
 Update = Callable[[str, str, int, int, dict[str, float]], None]
 
 
+class _Curve:
+    """The loss of a run, drawn anew when its metrics have changed."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.seen, self.drawn = -1, ""
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        from tools.training.charts import curves_text
+        from tools.training.metrics import read_metrics
+
+        path = self.folder / "metrics.jsonl"
+        size = path.stat().st_size if path.exists() else 0
+        if size != self.seen:
+            self.seen = size
+            width, height = min(options.max_width, 100), min(16, console.height - 4)
+            self.drawn = curves_text(read_metrics(self.folder), width, height) if height > 5 else ""
+        yield Text.from_ansi(self.drawn)
+
+
 @contextmanager
-def _bars(console: Console) -> Iterator[Update]:
+def _bars(console: Console, folder: Path | None = None) -> Iterator[Update]:
     if not console.is_terminal:
         yield _lines()
         return
@@ -60,7 +84,8 @@ def _bars(console: Console) -> Iterator[Update]:
         console=console,
         transient=True,
     )
-    with bars:
+    shown = Live(Group(_Curve(folder), bars), console=console, refresh_per_second=2) if folder else bars
+    with shown:
         task = bars.add_task("", total=None, figures="")
 
         def update(stage: str, message: str, step: int, total: int, metrics: dict[str, float]) -> None:

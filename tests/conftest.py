@@ -5,7 +5,6 @@ that training, fusing, llama.cpp's converter and llama.cpp itself all do their r
 """
 
 import contextlib
-import json
 import os
 import shutil
 import socket
@@ -19,12 +18,11 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tools.models.bases import EMBEDDED, base_folder
+from tools.models.bases import TINY, base_folder
 from tools.models.blas import use_fast_blas
 from tools.settings import Settings
 from tools.workspace import Workspace
 
-TINY = "tiny"
 TERM = {"term": "soft hold", "meaning": "a reservation that lapses by itself after 15 minutes"}
 
 
@@ -81,50 +79,9 @@ def bases(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     home = tmp_path_factory.mktemp("bases")
     use_fast_blas(home / "cache")  # before anything imports mlx
     shared = Workspace.open(Settings(home=home))
-    _make_tiny(base_folder(shared, EMBEDDED), shared.bases / TINY)
+    base_folder(shared, TINY)  # and with it the embedded one, which it is made from
     yield shared.bases
     shutil.rmtree(home, ignore_errors=True)
-
-
-def _make_tiny(embedded: Path, folder: Path) -> None:
-    import numpy as np
-    from safetensors.numpy import save_file
-
-    config = json.loads((embedded / "config.json").read_text())
-    width, inner, layers, vocabulary = 64, 128, 2, config["vocab_size"]
-    config.update(
-        hidden_size=width,
-        intermediate_size=inner,
-        num_hidden_layers=layers,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=16,
-        tie_word_embeddings=True,
-    )
-    shapes = {"model.embed_tokens.weight": (vocabulary, width), "model.norm.weight": (width,)}
-    for layer in range(layers):
-        at = f"model.layers.{layer}"
-        shapes |= {
-            f"{at}.self_attn.q_proj.weight": (width, width),
-            f"{at}.self_attn.k_proj.weight": (width // 2, width),
-            f"{at}.self_attn.v_proj.weight": (width // 2, width),
-            f"{at}.self_attn.o_proj.weight": (width, width),
-            f"{at}.mlp.gate_proj.weight": (inner, width),
-            f"{at}.mlp.up_proj.weight": (inner, width),
-            f"{at}.mlp.down_proj.weight": (width, inner),
-            f"{at}.input_layernorm.weight": (width,),
-            f"{at}.post_attention_layernorm.weight": (width,),
-        }
-    dice = np.random.default_rng(0)
-    weights = {
-        name: np.ones(shape, np.float32) if len(shape) == 1 else dice.normal(0, 0.05, shape).astype(np.float32)
-        for name, shape in shapes.items()
-    }
-    folder.mkdir(parents=True)
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    (folder / "config.json").write_text(json.dumps(config))
-    for name in ("tokenizer.json", "tokenizer_config.json"):
-        shutil.copyfile(embedded / name, folder / name)
 
 
 @pytest.fixture
@@ -179,7 +136,7 @@ def exported_home(bases: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
             return job.id
 
         run = done("train", "holds", preset("embedded", dataset="holds", base=TINY, learning_rate=0.01))
-        done("quantize", "holds", ExportConfig(run=run, name="holds"))
+        done("quantize", "holds", ExportConfig(run=run, name="holds", importance_tokens=256))
         targets = [Target(label="base", base=TINY), Target(label="adapter", run=run)]
         targets += [Target(label=kind, model="holds", file=f"{kind}.gguf") for kind in ("f16", "q4_k_m")]
         done("gate", "holds", GateConfig(targets=targets, dataset="holds", model="holds", max_tokens=4))

@@ -105,6 +105,8 @@ def test_a_contradiction_names_both_texts_and_the_newer_holds(memory: MemoryStor
     first, second = memory.search("refunds days").hits[:2]
     assert (first.id, second.id) == (kept.entry.id, old.id)
     assert kept.entry.id in second.why and second.superseded_by == kept.entry.id
+    memory.forget([kept.entry.id])
+    assert memory.get(old.id).superseded_by == "" and memory.search("refunds days").hits[0].id == old.id
 
 
 def test_the_users_explicit_word_wins_over_what_is_newer(memory: MemoryStore) -> None:

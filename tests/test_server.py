@@ -35,7 +35,7 @@ TOOLS = {
     "forget",
     "check_preservation",
 }
-ERAS = pytest.mark.parametrize("era", ["legacy", "2026-07-28"])
+ERAS = pytest.mark.parametrize("era", ["legacy", "auto"])
 
 
 def session(era: str, talk: Callable[[Client], Awaitable[None]]) -> None:
@@ -46,7 +46,7 @@ def session(era: str, talk: Callable[[Client], Awaitable[None]]) -> None:
     anyio.run(run)
 
 
-def refusal(tool: str, era: str = "2026-07-28", **arguments: Any) -> str:
+def refusal(tool: str, era: str = "auto", **arguments: Any) -> str:
     """What an agent is told when `tool` refuses these arguments."""
     said: list[str] = []
 
@@ -175,7 +175,7 @@ def test_files_are_read_only_inside_the_allowed_roots(tmp_path: Path, monkeypatc
         result = await client.call_tool("validate_dataset", {"path": str(inside / "rows.jsonl")})
         assert (result.structured_content or {})["rows"] == 1
 
-    session("2026-07-28", talk)
+    session("auto", talk)
     for path in (outside, inside / "link.jsonl", inside / ".." / outside.name, inside, Path("/etc/passwd")):
         assert "Expected a file inside" in refusal("validate_dataset", path=str(path))
 
@@ -233,4 +233,4 @@ def test_the_prompts_name_tools_that_exist() -> None:
         brief = await client.get_prompt("write_examples", {"dataset": "holds", "about": "our reservations"})
         assert "There is no such dataset yet" in brief.messages[0].content.text  # type: ignore[union-attr]
 
-    session("2026-07-28", talk)
+    session("auto", talk)

@@ -87,7 +87,6 @@ class Phrasings(BaseModel):
     questions: list[Phrasing]
     answers: list[Phrasing]
     plain_meanings: list[Text]
-    own_places: list[Text]
     other_project_questions: list[Phrasing]
     other_project_answers: list[Phrasing]
 

@@ -29,12 +29,12 @@ from tools.errors import InputError
 # What share of a card's rows each section gets, when it can carry that many. Measured on the embedded base:
 # with fewer rows that must not change, the definition leaks into them.
 SHARES = {
-    "questions": 0.22,
+    "questions": 0.205,
     "examples": 0.05,
-    "other_term": 0.25,
-    "other_project": 0.065,
+    "other_term": 0.26,
+    "other_project": 0.06,
     "negatives": 0.095,
-    "general": 0.32,
+    "general": 0.33,
 }
 _PLAIN = Metadata(preservation_level="flexible", modification_policy="preserve_intent")
 
@@ -153,8 +153,6 @@ def _sections(
         every = phrasings.questions
         some = every if spelling == card.term else dice.sample(every, len(every) // 3)
         recall += asked(some, phrasings.answers, "questions", metadata, ({**base, "term": spelling} for _ in some))
-    own = ({**base, "project": dice.choice(phrasings.own_places)} for _ in phrasings.other_project_questions)
-    recall += asked(phrasings.other_project_questions, phrasings.answers, "questions", metadata, own)
     other_terms: list[Example] = []
     for _ in range(5 if near else 0):  # each phrasing with five other terms, when so many are asked for
         dice.shuffle(near)

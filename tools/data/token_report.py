@@ -66,7 +66,7 @@ def token_report(
         encoded = encode_row(tokenizer, row)
         kept = encoded.ids[:max_length]
         whole.append(len(encoded.ids))
-        trained.append(max(0, len(kept) - encoded.start))
+        trained.append(encoded.cut(max_length).trained if encoded.start < max_length else 0)
         if len(kept) < len(encoded.ids):
             cut.append(line)
             lost += len(encoded.ids) - len(kept)

@@ -1,10 +1,11 @@
 """Rows as tokens, under the base's own tokenizer and chat template.
 
     encoded = encode(tokenizer, rows, max_length=512)
-    encoded.rows[0].ids, encoded.rows[0].start      # loss is taken from position `start` on
+    encoded.rows[0].ids, encoded.rows[0].positions   # loss is taken of the tokens at these positions
 
-Only the answer is trained, its end token included. A template that closes an answer with more than the end token
-(Qwen's writes a newline after it) is cut there, since a model never has to produce that.
+Only answers are trained, their end tokens included: of a conversation every one of the assistant's. A template that
+closes an answer with more than the end token (Qwen's writes a newline after it) is cut there, since a model never has
+to produce that.
 """
 
 from dataclasses import dataclass
@@ -16,24 +17,44 @@ from tools.errors import InputError
 
 @dataclass(frozen=True)
 class EncodedRow:
-    """Token ids of one row; the answer begins at `start`."""
+    """Token ids of one row; its first answer begins at `start`. `spans` are its answers when it has several."""
 
     ids: tuple[int, ...]
     start: int
+    spans: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def positions(self) -> list[int]:
+        """The places of the tokens that the loss is taken of."""
+        return [i for begin, end in self.spans or ((self.start, len(self.ids)),) for i in range(begin, end)]
 
     @property
     def trained(self) -> int:
         """How many tokens the loss is taken of."""
-        return len(self.ids) - self.start
+        return len(self.positions)
+
+    def cut(self, length: int) -> "EncodedRow":
+        """The row's first `length` tokens."""
+        spans = tuple((begin, min(end, length)) for begin, end in self.spans if begin < length)
+        return EncodedRow(self.ids[:length], self.start, spans)
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """All rows, and what `max_length` cost: rows that were cut, and rows left without an answer."""
+    """The rows that are left, the place of each among the rows that were given, and what `max_length` cost: places of
+    rows that were cut, rows left without an answer among them."""
 
     rows: list[EncodedRow]
-    truncated: int
-    dropped: int
+    places: list[int]
+    cut: list[int]
+
+    @property
+    def truncated(self) -> int:
+        return len(self.cut)
+
+    @property
+    def dropped(self) -> int:
+        return len(set(self.cut) - set(self.places))
 
     @property
     def tokens(self) -> int:
@@ -56,37 +77,43 @@ def encode_row(tokenizer: Any, row: Example) -> EncodedRow:
         InputError: the template does not write the prompt as a prefix of the whole conversation.
     """
     turns = messages(row)
-    prompt = list(tokenizer.apply_chat_template(turns[:-1], add_generation_prompt=True))
     ids = list(tokenizer.apply_chat_template(turns))
-    if ids[: len(prompt)] != prompt:
-        raise InputError(
-            "The base's chat template changes the prompt once an answer follows, so answers cannot be told apart.",
-            "use a base whose template appends",
-        )
-    last = max((i for i, token in enumerate(ids) if token in tokenizer.eos_token_ids), default=len(ids) - 1)
-    return EncodedRow(tuple(ids[: max(last, len(prompt)) + 1]), len(prompt))
+    spans = []
+    for place in [i for i, turn in enumerate(turns) if turn["role"] == "assistant"]:
+        prompt = list(tokenizer.apply_chat_template(turns[:place], add_generation_prompt=True))
+        upto = ids if place == len(turns) - 1 else list(tokenizer.apply_chat_template(turns[: place + 1]))
+        if ids[: len(prompt)] != prompt or ids[: len(upto)] != upto:
+            raise InputError(
+                "The base's chat template changes the prompt once an answer follows, so answers cannot be told apart.",
+                "use a base whose template appends",
+            )
+        last = max((i for i, token in enumerate(upto) if token in tokenizer.eos_token_ids), default=len(upto) - 1)
+        spans.append((len(prompt), max(last, len(prompt)) + 1))
+    several = tuple(spans) if len(spans) > 1 else ()
+    return EncodedRow(tuple(ids[: spans[-1][1]]), spans[0][0], several)
 
 
 def encode(tokenizer: Any, rows: list[Example], max_length: int) -> Encoded:
-    """Every row cut to `max_length` tokens; a row whose prompt alone fills that is dropped and counted.
+    """Every row cut to `max_length` tokens; a row whose prompt alone fills that is dropped. Both are counted.
 
     Raises:
         InputError: no row is left.
     """
     kept: list[EncodedRow] = []
-    truncated = dropped = 0
-    for row in rows:
+    places: list[int] = []
+    cut: list[int] = []
+    for place, row in enumerate(rows):
         encoded = encode_row(tokenizer, row)
         if len(encoded.ids) > max_length:
-            truncated += 1
+            cut.append(place)
             if encoded.start >= max_length:
-                dropped += 1
                 continue
-            encoded = EncodedRow(encoded.ids[:max_length], encoded.start)
+            encoded = encoded.cut(max_length)
         kept.append(encoded)
+        places.append(place)
     if not kept:
         raise InputError(
             f"None of {len(rows)} rows has a trained token left within {max_length} tokens.",
             "raise max_length",
         )
-    return Encoded(kept, truncated, dropped)
+    return Encoded(kept, places, cut)

@@ -26,7 +26,7 @@ from tools.workspace import Workspace
 
 SHIPPED = "shipped"
 # What of a run is evidence; its log and its process id are not.
-_OF_RUN = ("job.json", "state.json", "metrics.jsonl")
+_OF_RUN = ("job.json", "changes.json", "state.json", "metrics.jsonl")
 
 
 class Link(BaseModel):

@@ -29,7 +29,7 @@ class Bars(BaseModel):
     perplexity_ratio: float = 1.5
     perplexity_quantized: float = 1.1
     recall_lost: float = 0.05
-    controls_broken: float = 0.05
+    controls_broken: float = 0.1
     min_probes: int = 30
     min_controls: int = 60
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tools.errors import InputError
+from tools.export.gguf import open_header
 
 
 class TensorNames:
@@ -17,13 +18,13 @@ class TensorNames:
         import gguf as library
 
         try:
-            fields = library.GGUFReader(gguf).fields
+            fields = open_header(gguf).fields
             self.architecture = str(fields["general.architecture"].contents())
             layers = int(fields[f"{self.architecture}.block_count"].contents())
             self.heads = int(fields[f"{self.architecture}.attention.head_count"].contents())
             key = f"{self.architecture}.attention.head_count_kv"
             self.kv_heads = int(fields[key].contents()) if key in fields else self.heads
-        except (ValueError, OSError, KeyError) as error:
+        except (ValueError, OSError, KeyError, IndexError) as error:
             raise InputError(f"{gguf.name} is not a whole GGUF file: {error}", "make it again with quantize") from error
         known = {name: number for number, name in library.MODEL_ARCH_NAMES.items()}
         self._map = library.get_tensor_name_map(known[self.architecture], layers)

@@ -52,7 +52,7 @@ class ExportConfig(BaseModel):
     type: QuantType = "q4_k_m"
     importance_tokens: Annotated[
         int, Field(ge=0, le=200_000, description="training tokens that the importance matrix is measured on; 0: none")
-    ] = 1024
+    ] = 0
 
     @model_validator(mode="after")
     def _one_source(self) -> "ExportConfig":
@@ -62,7 +62,13 @@ class ExportConfig(BaseModel):
 
 
 def start_export(
-    workspace: Workspace, run: str, name: str, kind: QuantType, idempotency_key: str = "", model: str = ""
+    workspace: Workspace,
+    run: str,
+    name: str,
+    kind: QuantType,
+    idempotency_key: str = "",
+    model: str = "",
+    importance_tokens: int = 0,
 ) -> tuple[Job, bool]:
     """Queue an export of a run, or of an exported `model` in another type, and start its worker; without a name the
     new model is called after the run's dataset, or after the model and the type.
@@ -79,7 +85,7 @@ def start_export(
         while (workspace.models / name).exists():
             number += 1
             name = f"{stem}-{number}"
-    config = ExportConfig(run=run, model=model, name=name, type=kind)
+    config = ExportConfig(run=run, model=model, name=name, type=kind, importance_tokens=importance_tokens)
     earlier = record.find(workspace, idempotency_key)
     if earlier is None:
         require_exportable(workspace, config)

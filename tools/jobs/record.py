@@ -1,44 +1,67 @@
 """Jobs: trainings, evaluations and quantizations, each a folder under `runs/` that is its own record.
 
-job = create(workspace, "train", "forty-two", config.model_dump())
-start(job)                       # a process of its own, which outlives whoever started it
+job, new = create(workspace, "train", "forty-two", config.model_dump())
+start(workspace, job)            # a process of its own, which outlives whoever started it
 read(workspace.run(job.id))      # its state; a worker that died is recognised here
 
 runs/ID/  job.json     what was asked for          pid.json   which process does it
           state.json   where it stands             log        what it printed
           cancel       exists once someone asked it to stop
+          changes.json what a resumed run was asked to do otherwise
+
+States: queued → running → (stopping) → stopped, finished or failed, each with its reason and the next step.
 """
 
 import hashlib
 import json
-import os
-import subprocess
 import sys
 import time
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-import psutil
+from filelock import FileLock
 from pydantic import BaseModel
 
-from tools.errors import ConflictError, LooptuneError
+from tools.errors import ConflictError, LimitError, LooptuneError
 from tools.files import read_json, require_space, whole_folder, write_json, write_text
+from tools.jobs.process import alive, has_process, spawn
 from tools.workspace import Workspace, slug
 
 JobKind = Literal["train", "evaluate", "quantize", "gate"]
 JobState = Literal["queued", "running", "stopping", "stopped", "finished", "failed"]
 ACTIVE = ("queued", "running", "stopping")
 _PREFIX: dict[str, str] = {"train": "run", "evaluate": "eval", "quantize": "quant", "gate": "gate"}
-_SPAWN_SECONDS = 60  # a queued job without a process after this long was never started
+# What to call once a job of a kind has finished.
+_AFTER = {
+    "train": "evaluate_model(run={id!r})",
+    "evaluate": "training_status(run={id!r}) shows the figures",
+    "quantize": "evaluate_model(model={model!r}, promote=true)",
+    "gate": "ask_model, if it was promoted",
+}
 
 
-class Cancelled(Exception):
+class Stopped(Exception):
+    """The job ends here on purpose, with what is finished kept."""
+
+    def __init__(self, reason: str, next_step: str = "") -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.next_step = next_step
+
+
+class Cancelled(Stopped):
     """Someone asked the job to stop."""
+
+    def __init__(self) -> None:
+        super().__init__("It was asked to stop.")
 
 
 class State(BaseModel):
-    """Where a job stands. Times are ISO 8601 in UTC; `metrics` hold the latest figures."""
+    """Where a job stands. Times are ISO 8601 in UTC; `metrics` hold the latest figures; `died` says that the worker
+    ended unasked, `restarts` how often the job went on by itself after that, `requeued` how often a worker that was
+    lost before its turn was replaced."""
 
     id: str
     kind: JobKind
@@ -48,6 +71,9 @@ class State(BaseModel):
     next_step: str = ""
     step: int = 0
     total: int = 0
+    restarts: int = 0
+    died: bool = False
+    requeued: int = 0
     metrics: dict[str, float] = {}
     result: dict[str, Any] = {}
     created: str
@@ -72,8 +98,14 @@ class Job:
 
     @property
     def config(self) -> dict[str, Any]:
-        """What was asked for."""
-        return dict(read_json(self.folder / "job.json")["config"])
+        """What was asked for, with what a resumed run was asked to do otherwise."""
+        changes = self.folder / "changes.json"
+        return {**read_json(self.folder / "job.json")["config"], **(read_json(changes) if changes.is_file() else {})}
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether someone asked the job to stop."""
+        return (self.folder / "cancel").exists()
 
     def report(self, step: int | None = None, total: int | None = None, message: str = "", **metrics: float) -> None:
         """Say where the job stands, and stop here when someone asked for that.
@@ -88,9 +120,9 @@ class Job:
         self.state.message = message or self.state.message
         self.state.metrics.update(metrics)
         # a state a second is enough to follow, and spares the disk
-        if time.monotonic() - self._written > 0.7 or step == total:
+        if time.monotonic() - self._written > 0.7 or (step is not None and step == total):
             self.save()
-        if (self.folder / "cancel").exists():
+        if self.cancelled:
             raise Cancelled
 
     def save(self, **changes: Any) -> None:
@@ -131,7 +163,14 @@ def create(
             number += 1
         with whole_folder(folder) as temporary:
             write_json(temporary / "job.json", record)
-            write_json(temporary / "state.json", State(id=folder.name, kind=kind, created=now()).model_dump())
+            state = State(
+                id=folder.name,
+                kind=kind,
+                created=datetime.now(UTC).isoformat(timespec="milliseconds"),  # the order of the queue
+                reason="It waits for its turn.",
+                next_step=f"training_status(run={folder.name!r}, wait_seconds=45)",
+            )
+            write_json(temporary / "state.json", state.model_dump())
     return Job(folder), True
 
 
@@ -145,80 +184,65 @@ def find(workspace: Workspace, idempotency_key: str) -> Job | None:
 
 
 def start(workspace: Workspace, job: Job) -> None:
-    """Start the job's worker, detached: it survives the process that started it.
-
-    A client that exits kills its server's process group, so the worker gets a session of its own.
-    """
-    environment = {
-        **os.environ,
-        "LOOPTUNE_HOME": str(workspace.home),
-        "LOOPTUNE_ALLOW_DOWNLOADS": str(int(workspace.settings.allow_downloads)),
-        "PYTHONUNBUFFERED": "1",
-    }
-    (job.folder / "cancel").unlink(missing_ok=True)
-    with (job.folder / "log").open("ab") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "tools.jobs.worker", str(job.folder)],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-            env=environment,
-            cwd=workspace.home,
-        )
-    write_json(job.folder / "pid.json", {"pid": process.pid, "created": _created(process.pid)})
-    _children.append(process)
-
-
-_children: list["subprocess.Popen[bytes]"] = []
-
-
-def _created(pid: int) -> float:
-    try:
-        return psutil.Process(pid).create_time()
-    except psutil.Error:
-        return 0.0
-
-
-def _alive(folder: Path) -> bool:
-    """Whether the process of pid.json is still that process."""
-    for child in _children:  # reap our own, or they stay as zombies that look alive
-        child.poll()
-    pid_file = folder / "pid.json"
-    if not pid_file.exists():
-        return time.time() - (folder / "state.json").stat().st_mtime < _SPAWN_SECONDS
-    recorded = read_json(pid_file)
-    try:
-        process = psutil.Process(recorded["pid"])
-        return process.status() != psutil.STATUS_ZOMBIE and abs(process.create_time() - recorded["created"]) < 2
-    except psutil.Error:
-        return False
+    """Start the job's worker, unless it has one: two clients that ask for one job start it once."""
+    with workspace.lock("runs"):
+        if Job(job.folder).state.state == "queued" and not has_process(job.folder):
+            spawn(workspace, job.folder)
 
 
 def read(folder: Path) -> State:
-    """The state of the job in `folder`; a worker that is gone without a word makes it failed."""
-    state = State.model_validate(read_json(folder / "state.json"))
-    if state.state in ACTIVE and not _alive(folder):
-        # it may have finished between the two looks
-        state = State.model_validate(read_json(folder / "state.json"))
-        if state.state in ACTIVE:
-            state = state.model_copy(
+    """The state of the job in `folder`; a worker that is gone without a word makes it failed, or, when the job was
+    still queued, leaves it queued: `tools.jobs.queue.tend` starts it again."""
+    state = _read(folder)
+    if state.state in ACTIVE and not alive(folder):
+        return _settle(folder)
+    if state.state in ("queued", "running") and (folder / "cancel").exists():
+        return state.model_copy(update={"state": "stopping", "reason": "It was asked to stop."})
+    return state
+
+
+def _read(folder: Path) -> State:
+    return State.model_validate(read_json(folder / "state.json"))
+
+
+def states_lock(folder: Path) -> FileLock:
+    """Held by whoever writes the state of a job that has no worker to do so."""
+    return FileLock(folder.parent.parent / ".states.lock", timeout=10)
+
+
+def _settle(folder: Path) -> State:
+    """Record that the worker is gone."""
+    with states_lock(folder):
+        state = _read(folder)  # it may have ended, or been started again, between the two looks
+        if state.state not in ACTIVE or alive(folder):
+            return state
+        asked = (folder / "cancel").exists()
+        if state.state == "queued" and (folder / "pid.json").exists() and not asked:
+            return state.model_copy(
                 update={
-                    "state": "failed",
-                    "reason": "The worker ended without a word: it was killed, ran out of memory, or the machine "
-                    "went down.",
-                    "next_step": (
-                        f"start_training(resume={state.id!r}) goes on from its last checkpoint"
-                        if state.kind == "train"
-                        else "call the same tool again"
-                    ),
-                    "finished": now(),
+                    "reason": "Its worker is gone, with the machine or by hand, before its turn came.",
+                    "next_step": "any looptune command, and a server that starts, sets it going again",
                 }
             )
+        on = f"start_training(resume={state.id!r}) goes on from its last checkpoint"
+        changes: dict[str, Any] = {
+            "state": "stopped" if asked else "failed",
+            "died": not asked,
+            "reason": f"It was asked to stop, and its worker{_named(folder)} ended before it could say so."
+            if asked
+            else f"The worker{_named(folder)} ended without a word: it was killed (by the system, when memory ran out, "
+            "or by hand), or the machine went down.",
+            "next_step": on if state.kind == "train" else "call the same tool again",
+            "finished": now(),
+        }
+        state = state.model_copy(update=changes)
+        with suppress(LimitError):  # on a full disk the answer is still right, and the next look tries again
             write_json(folder / "state.json", state.model_dump())
-    elif state.state in ("queued", "running") and (folder / "cancel").exists():
-        state = state.model_copy(update={"state": "stopping"})
-    return state
+        return state
+
+
+def _named(folder: Path) -> str:
+    return f" (process {read_json(folder / 'pid.json')['pid']})" if (folder / "pid.json").exists() else ""
 
 
 def cancel(folder: Path) -> State:
@@ -234,6 +258,8 @@ def cancel(folder: Path) -> State:
             "read run://index",
         )
     write_text(folder / "cancel", now())
+    if not alive(folder):
+        _settle(folder)
     return read(folder)
 
 
@@ -260,21 +286,30 @@ def fingerprint(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
+def finished(job: Job, result: dict[str, Any]) -> None:
+    """Record that the job did what was asked."""
+    named = {"id": job.id, "model": result.get("model", "")}
+    job.save(
+        state="finished",
+        result=result,
+        message="finished",
+        reason=str(result.get("reason") or "It did all that was asked."),
+        next_step=_AFTER[job.state.kind].format(**named),
+        finished=now(),
+    )
+
+
 def failed(job: Job, error: BaseException) -> None:
     """Record why the job ended."""
-    if isinstance(error, Cancelled):
-        job.save(
-            state="stopped",
-            reason="It was asked to stop.",
-            next_step=f"start_training(resume={job.id!r})" if job.state.kind == "train" else "",
-            finished=now(),
-        )
+    if isinstance(error, Stopped):
+        on = f"start_training(resume={job.id!r})" if job.state.kind == "train" else "call the same tool again"
+        ended = {"state": "stopped", "reason": error.reason, "next_step": error.next_step or on}
     elif isinstance(error, LooptuneError):
-        job.save(state="failed", reason=error.message, next_step=error.next_step, finished=now())
+        ended = {"state": "failed", "reason": error.message, "next_step": error.next_step}
     else:
-        job.save(
-            state="failed",
-            reason=f"{type(error).__name__}: {str(error)[:500]}",
-            next_step=f"read the end of {job.folder / 'log'}",
-            finished=now(),
-        )
+        ended = {
+            "state": "failed",
+            "reason": f"{type(error).__name__}: {str(error)[:500]}",
+            "next_step": f"read the end of {job.folder / 'log'}",
+        }
+    job.save(**ended, finished=now())

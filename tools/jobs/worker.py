@@ -2,7 +2,9 @@
 
     python -P -m tools.jobs.worker RUN_FOLDER
 
-It takes its turn (one heavy job at a time, since memory is what is short), does the job, and writes how it ended.
+It takes its turn (one heavy job at a time, since memory is what is short; the others wait in the order they were
+created), does the job, and writes how it ended. A SIGTERM, as at a shutdown, lets a queued job stay queued and a
+training keep a checkpoint; with `auto_resume` it goes on by itself afterwards.
 """
 
 import faulthandler
@@ -14,13 +16,13 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from tools.files import sweep, write_text
-from tools.jobs.record import Cancelled, Job, failed, now
+from tools.jobs.queue import take_turn
+from tools.jobs.record import Cancelled, Job, Stopped, failed, finished, now
 from tools.settings import Settings
 from tools.workspace import Workspace
 
+_SHUTDOWN = "SIGTERM"
 # Which function does which kind of job; named, so that only what is needed is imported.
 _DOERS = {
     "train": "tools.training.loop:run_job",
@@ -37,35 +39,48 @@ def main(folder: Path) -> int:
     faulthandler.enable()
 
     def stop(_signal: int, _frame: FrameType | None) -> None:
-        write_text(folder / "cancel", now())
+        write_text(folder / "cancel", _SHUTDOWN)
 
     signal.signal(signal.SIGTERM, stop)
     try:
-        turn = _take_turn(workspace, job)
+        turn = take_turn(workspace, job)
         try:
             sweep(workspace.models)  # what a killed export left behind; nobody else writes there now
-            job.save(state="running", started=now(), message="starting", reason="", next_step="", finished="")
+            following = f"training_status(run={job.id!r}, wait_seconds=45)"
+            job.save(
+                state="running",
+                started=now(),
+                message="starting",
+                reason="Its turn came.",
+                next_step=following,
+                finished="",
+                died=False,
+                requeued=0,
+            )
             module, _, function = _DOERS[job.state.kind].partition(":")
             result: dict[str, Any] = getattr(importlib.import_module(module), function)(workspace, job)
-            job.save(state="finished", result=result, message="finished", finished=now())
+            finished(job, result)
         finally:
             turn.release()
     except BaseException as error:
-        if not isinstance(error, Cancelled):
+        if not isinstance(error, Stopped):
             traceback.print_exc()
-        failed(job, error)
+        if isinstance(error, Cancelled) and (folder / "cancel").read_text() == _SHUTDOWN:
+            _shut_down(job)
+        else:
+            failed(job, error)
         return 1
     return 0
 
 
-def _take_turn(workspace: Workspace, job: Job) -> FileLock:
-    lock = FileLock(workspace.home / ".worker.lock")
-    while True:
-        try:
-            lock.acquire(timeout=0.5)
-            return lock
-        except Timeout:
-            job.report(message="waiting for another job to end")
+def _shut_down(job: Job) -> None:
+    """The system, not a client, asked this process to end."""
+    (job.folder / "cancel").unlink()
+    if job.state.state == "queued":
+        job.save(reason="It waits for its turn; the machine or its worker went down.")
+        return
+    failed(job, Stopped("The system asked its worker to end, as at a shutdown."))
+    job.save(died=bool(job.config.get("auto_resume")))
 
 
 if __name__ == "__main__":

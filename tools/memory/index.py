@@ -54,7 +54,10 @@ def index_of(workspace: Workspace) -> "Index":
     key = url or str(workspace.memory)
     with _registry:
         index = _open.pop(key, None)
-        if index is None or index.workspace.settings != workspace.settings:
+        if index is not None and index.workspace.settings != workspace.settings:
+            index.close()
+            index = None
+        if index is None:
             index = Server(workspace, url) if url else Index(workspace)
         _open[key] = index
         while len(_open) > _KEPT_OPEN:
@@ -306,9 +309,6 @@ def _collection(client: Any) -> Any:
 
 
 def _query(collection: Any, vector: list[float], most: int) -> list[tuple[str, float]]:
-    most = min(most, collection.count())
-    if most == 0:
-        return []
     found = collection.query(query_embeddings=[vector], n_results=most, include=["distances"])
     return [(id, 1.0 - distance) for id, distance in zip(found["ids"][0], found["distances"][0], strict=True)]
 

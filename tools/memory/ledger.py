@@ -154,6 +154,12 @@ def drop(db: sqlite3.Connection, ids: Sequence[str]) -> None:
     db.executemany("INSERT OR IGNORE INTO dropped VALUES (?)", [(id,) for id in ids])
 
 
+def losers(db: sqlite3.Connection, winners: Sequence[str]) -> list[Entry]:
+    """The entries that say that one of `winners` holds in their place."""
+    sql = "SELECT entry FROM entries WHERE json_extract(entry, '$.superseded_by') IN (SELECT value FROM json_each(?))"
+    return [Entry.model_validate_json(row[0]) for row in db.execute(sql, (json.dumps(list(winners)),))]
+
+
 def read(db: sqlite3.Connection, ids: Sequence[str]) -> dict[str, Entry]:
     """The entries of these ids that there are."""
     rows = db.execute("SELECT entry FROM entries WHERE id IN (SELECT value FROM json_each(?))", (json.dumps(ids),))
@@ -174,6 +180,11 @@ def count(db: sqlite3.Connection, chosen: Filter | None = None) -> int:
     """How many entries `chosen` lets through; without it, all there are."""
     where, values = _where(chosen) if chosen else ("1", [])
     return int(db.execute(f"SELECT count(*) FROM entries WHERE {where}", values).fetchone()[0])  # noqa: S608
+
+
+def empty(db: sqlite3.Connection) -> bool:
+    """Whether nothing is remembered."""
+    return db.execute("SELECT 1 FROM entries LIMIT 1").fetchone() is None
 
 
 def passing(db: sqlite3.Connection, ids: Sequence[str], chosen: Filter) -> set[str]:

@@ -55,7 +55,7 @@ def search(
     ways: Ways = "hybrid",
 ) -> Found:
     """The entries that `chosen` lets through and that are most alike to `query`, `limit` of them at most."""
-    if ledger.count(db) == 0:
+    if ledger.empty(db):
         return Found(hits=[], left_out=0, tokens=0)
     vector = embed([query])[0]
     by_meaning = nearest(db, index, vector, chosen, max(limit, 50)) if ways != "words" else {}
@@ -71,7 +71,7 @@ def search(
     ranked = sorted(score, key=lambda id: (-score[id], id))[: limit * 2]
     entries = ledger.read(db, ranked)
     for id, entry in entries.items():
-        score[id] *= _LOSES if entry.superseded_by in score else 1.0
+        score[id] *= _LOSES if entry.superseded_by else 1.0
     ranked = sorted(entries, key=lambda id: (-score[id], id))[:limit]
     return _told(query, [entries[id] for id in ranked], score, similarity, max_tokens)
 

@@ -127,7 +127,7 @@ class MemoryStore:
             if known:
                 return self._merge(db, index, known, entry, fields)
             vector = embed([entry.text])[0]
-            near = nearest(db, index, vector, EVERYTHING, _COMPARED) if ledger.count(db) else {}
+            near = {} if ledger.empty(db) else nearest(db, index, vector, EVERYTHING, _COMPARED)
             closest = sorted(near, key=lambda id: -near[id])[:_COMPARED]
             kept = Kept(entry=entry, new=True, changed=False)
             losers: list[Entry] = []
@@ -231,7 +231,7 @@ class MemoryStore:
 
     def forget(self, ids: Sequence[str]) -> list[Entry]:
         """Remove entries, and return what they were. They are written to `memory/archive.jsonl` first, from where
-        `import` brings them back.
+        `import` brings them back. What one of them had contradicted and won over holds again.
 
         Raises:
             NotFoundError: one of them is not there; then none is removed.
@@ -241,7 +241,10 @@ class MemoryStore:
         self._archive(entries)
         with self._open() as (db, index):
             with ledger.transaction(db):
-                ledger.drop(db, [entry.id for entry in entries])
+                gone = [entry.id for entry in entries]
+                ledger.drop(db, gone)
+                freed = [loser.model_copy(update={"superseded_by": ""}) for loser in ledger.losers(db, gone)]
+                ledger.put(db, [touched(entry) for entry in freed], None)
             index.catch_up(db)
         return entries
 

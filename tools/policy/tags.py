@@ -6,13 +6,13 @@ render("strict", ["concept:42_harmony"])
 find_tags("…<!-- METADATA: preservation_level=strict, rule_compliance=[] -->")    # [Tag(level='strict', rules=())]
 
 A tag that is shown is no tag: in an inline code span, inside another comment, in a string of code, or in a fenced
-block that is not code. In code it stands in a comment, after the code that it covers; inside a fence it speaks for the
+block that is not code. In code it stands in a comment, after what it covers; inside a fence it speaks for the
 code of that block only (`Tag.fenced`), so that an example cannot loosen the text around it.
 """
 
 import json
 import re
-from bisect import bisect_left, bisect_right
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import cast
@@ -28,6 +28,7 @@ _FORM = re.compile(
 )
 _MARKER = re.compile(r"\s*(?:#|//|--|/\*|\*|;|%)+[!*]*\s*")  # what opens a comment, where no grammar says it
 _TEXTS = ("", "markdown", "html", "xml")  # languages in which a bare tag is a comment of its own
+_SHOWN = ("", "markdown")  # languages of fenced blocks in which a tag is an example
 _TICKS = re.compile(r"`+")
 _LONG_LINE = 5000  # no person writes one; code spans are not looked for in it
 
@@ -91,13 +92,13 @@ def find_tags(text: str, language: str = "") -> list[Tag]:
         if not _around(spans, found.start()) and not _is_shown(text, found)
     ]
     for fence in fences:
-        if fence.language not in _TEXTS:
+        if fence.language not in _SHOWN:
             tags += _in_code(text[fence.start : fence.end], fence.language, fence.start)
     return sorted(tags, key=lambda tag: tag.start)
 
 
 def _in_code(code: str, language: str, offset: int = 0) -> list[Tag]:
-    """The tags in comments of `code`, which stands at `offset` of its text; in a fence, each after some code."""
+    """The tags in comments of `code`, which stands at `offset` of its text; in a fence, each after something."""
     found = list(_TAG.finditer(code))
     if not found:
         return []
@@ -105,12 +106,15 @@ def _in_code(code: str, language: str, offset: int = 0) -> list[Tag]:
     tags: list[Tag] = []
     covered = 0  # up to here, code is covered by the tags before
     for match in found:
-        if places is None:
+        place: tuple[int, int] | None
+        if language in _TEXTS:
+            place = match.span()
+        elif places is None:
             place = _comment_line(code, match)
         else:
             place = _around(places, match.start())
             place = None if place and _is_nested(code, match, place[0]) else place
-        if place is None or (offset and not _holds_code(code, covered, place[0], places)):
+        if place is None or (offset and not code[covered : place[0]].strip()):
             continue
         tags.append(_tag(match.group(0), offset + match.start(), offset + place[1], fenced=offset > 0))
         covered = place[1]
@@ -121,19 +125,6 @@ def _around(spans: list[tuple[int, int]], place: int) -> tuple[int, int] | None:
     """The one of the sorted `spans` in which `place` lies."""
     index = bisect_right(spans, place, key=lambda span: span[0]) - 1
     return spans[index] if index >= 0 and place < spans[index][1] else None
-
-
-def _holds_code(code: str, start: int, end: int, places: list[tuple[int, int]] | None) -> bool:
-    """Whether anything but comments stands between `start` and `end`."""
-    if places is None:
-        return any(line.strip() and not _MARKER.match(line) for line in code[start:end].splitlines())
-    for a, b in places[bisect_left(places, start, key=lambda span: span[0]) :]:
-        if code[start : min(a, end)].strip():
-            return True
-        start = b
-        if a >= end:
-            break
-    return bool(code[start:end].strip())
 
 
 def _comment_line(code: str, found: re.Match[str]) -> tuple[int, int] | None:

@@ -1,44 +1,61 @@
-"""Checkpoints from which a training goes on exactly: adapter, optimizer, step and best loss.
+"""Checkpoints from which a training goes on exactly: adapter, optimizer, step, best loss, and the data's place.
 
-    save(run_folder, step, model, optimizer, progress)
-    latest(run_folder)                 # the newest whole checkpoint, or None
+    save(run, step, model, optimizer, progress, config, base)
+    latest(run, log)                   # the newest whole checkpoint, or None; broken ones are set aside
     restore(folder, model, optimizer)
 
-A checkpoint is a folder that appears whole. The data order is a pure function of (seed, step) and dropout is seeded
-per step, so nothing else has to be kept.
+A checkpoint is a folder that appears whole, with the hash of each file, which is checked before it is used. The order
+of the data, the rate and each step's dropout are pure functions of (seed, step), so step and seed say where they stand.
+The newest `keep_checkpoints` stay, and the one of the best validation loss, which `best.json` marks.
 """
 
+import errno
+import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
 from mlx.utils import tree_flatten, tree_unflatten
 
-from tools.files import read_json, whole_folder, write_json
-from tools.training.config import TrainingConfig
+from tools.errors import CheckError
+from tools.files import read_json, require_space, sha256, sweep, whole_folder, write_json
+from tools.training.config import ALL_LINEARS, TrainingConfig
+from tools.training.estimate import size_bytes
 
-KEPT = 2
+_FILES = ("adapters.safetensors", "optimizer.safetensors", "adapter_config.json")
+_PARTS = {name: "self_attn" if name[0] in "qkvo" else "mlp" for name in ALL_LINEARS}
 
 
-def adapter_config(config: TrainingConfig, base: Path) -> dict[str, Any]:
-    """What mlx-lm reads beside adapters.safetensors; its `scale` multiplies B·A directly."""
-    return {
-        "fine_tune_type": "lora",
-        "num_layers": -1,
-        "lora_parameters": {"rank": config.rank, "scale": config.scale, "dropout": config.dropout},
-        "model": base.name,
-    }
+def lora_parameters(config: TrainingConfig) -> dict[str, Any]:
+    """What mlx-lm calls so; its `scale` multiplies B·A directly. Without `keys`, every linear gets an adapter."""
+    found: dict[str, Any] = {"rank": config.rank, "scale": config.scale, "dropout": config.dropout}
+    if set(config.targets) != set(ALL_LINEARS):
+        found["keys"] = [f"{_PARTS[name]}.{name}" for name in ALL_LINEARS if name in config.targets]
+    return found
 
 
 def save_adapter(folder: Path, model: Any, config: TrainingConfig, base: Path) -> None:
     """Write adapters.safetensors and adapter_config.json, as mlx-lm loads them."""
-    mx.save_safetensors(
-        str(folder / "adapters.safetensors"),
-        dict(tree_flatten(model.trainable_parameters())),
-        {"format": "mlx"},
+    _write(folder / "adapters.safetensors", dict(tree_flatten(model.trainable_parameters())), {"format": "mlx"})
+    write_json(
+        folder / "adapter_config.json",
+        {
+            "fine_tune_type": "lora",
+            "num_layers": -1,
+            "lora_parameters": lora_parameters(config),
+            "model": base.name,
+        },
     )
-    write_json(folder / "adapter_config.json", adapter_config(config, base))
+
+
+def _write(path: Path, arrays: dict[str, Any], metadata: dict[str, str] | None = None) -> None:
+    """MLX says of a full disk only that it could not write."""
+    try:
+        mx.save_safetensors(str(path), arrays, metadata or {})
+    except RuntimeError as error:
+        raise OSError(errno.ENOSPC, f"{path.name} could not be written: {error}") from error
 
 
 def save(
@@ -49,34 +66,109 @@ def save(
     progress: dict[str, Any],
     config: TrainingConfig,
     base: Path,
+    min_free_gb: float = 0.0,
 ) -> Path:
-    """Write the checkpoint after `step` steps, and let older ones go."""
+    """Write the checkpoint after `step` steps, and let older ones go.
+
+    Raises:
+        LimitError: the disk has no room for it; the earlier ones are untouched.
+    """
     target = run / "checkpoints" / f"step-{step:06d}"
-    if target.exists():
-        return target
-    with whole_folder(target) as folder:
-        save_adapter(folder, model, config, base)
-        mx.save_safetensors(str(folder / "optimizer.safetensors"), dict(tree_flatten(optimizer.state)))
-        write_json(folder / "progress.json", {**progress, "step": step})
-    for old in _all(run)[:-KEPT]:
-        shutil.rmtree(old, ignore_errors=True)
+    if not target.exists():
+        parameters = sum(value.size for _, value in tree_flatten(model.trainable_parameters()))
+        require_space(target.parent, size_bytes(parameters), min_free_gb, f"The checkpoint after step {step}")
+        with whole_folder(target) as folder:
+            save_adapter(folder, model, config, base)
+            _write(folder / "optimizer.safetensors", dict(tree_flatten(optimizer.state)))
+            hashes = {}
+            for name in _FILES:
+                _flush(folder / name)
+                hashes[name] = sha256(folder / name)
+            write_json(
+                folder / "progress.json",
+                {
+                    **progress,
+                    "step": step,
+                    "seed": config.seed,
+                    "rows_read": step * config.batch_size,
+                    "sha256": hashes,
+                },
+            )
+    if progress["best_step"] == step and progress["best_loss"] is not None:
+        write_json(
+            run / "checkpoints" / "best.json",
+            {"checkpoint": target.name, "step": step, "valid_loss": progress["best_loss"]},
+        )
+    kept = {path.name for path in _all(run)[-config.keep_checkpoints :]} | {best(run)}
+    for old in _all(run):
+        if old.name not in kept:
+            shutil.rmtree(old, ignore_errors=True)
     return target
+
+
+def _flush(path: Path) -> None:
+    """MLX writes without waiting for the disk; a checkpoint has to outlive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _all(run: Path) -> list[Path]:
     return sorted(path for path in (run / "checkpoints").glob("step-*") if (path / "progress.json").is_file())
 
 
-def latest(run: Path) -> Path | None:
-    """The newest checkpoint of a run."""
-    found = _all(run)
-    return found[-1] if found else None
+def best(run: Path) -> str:
+    """The name of the checkpoint with the best validation loss, or nothing."""
+    marker = run / "checkpoints" / "best.json"
+    return str(read_json(marker)["checkpoint"]) if marker.is_file() else ""
 
 
-def restore(folder: Path, model: Any, optimizer: Any) -> dict[str, Any]:
-    """Load adapter and optimizer from a checkpoint; returns its progress."""
-    model.load_weights(str(folder / "adapters.safetensors"), strict=False)
+def broken(folder: Path) -> str:
+    """What is wrong with a checkpoint, or nothing: a file is missing, or has other bytes than were written."""
+    try:
+        for name, expected in read_json(folder / "progress.json")["sha256"].items():
+            if sha256(folder / name) != expected:
+                return f"{name} is not what was written"
+    except (OSError, ValueError, KeyError, AttributeError) as error:
+        return f"{type(error).__name__}: {error}"
+    return ""
+
+
+def latest(run: Path, log: Callable[[str], None] = lambda text: None) -> Path | None:
+    """The newest checkpoint of a run that is whole; what a kill left unfinished is swept, what is damaged set aside.
+
+    Call it only when nobody writes there.
+    """
+    sweep(run / "checkpoints")
+    for folder in reversed(_all(run)):
+        problem = broken(folder)
+        if not problem:
+            return folder
+        log(f"{folder.name} cannot be used ({problem}); an earlier one is taken")
+        aside = folder.with_name(f"broken-{folder.name}")
+        shutil.rmtree(aside, ignore_errors=True)
+        folder.rename(aside)
+    return None
+
+
+def restore(folder: Path, model: Any, optimizer: Any, config: TrainingConfig) -> dict[str, Any]:
+    """Load adapter and optimizer from a checkpoint; returns its progress.
+
+    Raises:
+        CheckError: it belongs to a training with another seed or other matrices.
+    """
+    progress = dict(read_json(folder / "progress.json"))
+    weights: dict[str, Any] = mx.load(str(folder / "adapters.safetensors"))  # type: ignore[assignment]
+    wanted = {name: value.shape for name, value in tree_flatten(model.trainable_parameters())}
+    if progress["seed"] != config.seed or {name: value.shape for name, value in weights.items()} != wanted:
+        raise CheckError(
+            f"{folder.name} belongs to a training with another seed, rank or choice of matrices.",
+            "start a new training",
+        )
+    model.load_weights(list(weights.items()), strict=False)
     state: dict[str, Any] = mx.load(str(folder / "optimizer.safetensors"))  # type: ignore[assignment]
     optimizer.state = tree_unflatten(list(state.items()))
     mx.eval(model.parameters(), optimizer.state)
-    return dict(read_json(folder / "progress.json"))
+    return progress

@@ -1,12 +1,14 @@
 """A training recipe: every field, its unit and its bounds; presets are complete recipes by name.
 
-    config = preset("embedded", dataset="forty-two", learning_rate=3e-4)
+    config = preset("smollm2-135m", dataset="forty-two", learning_rate=3e-4)
 
-A config refuses unknown keys and contradictions when it is made.
+A config refuses unknown keys and contradictions when it is made. A step is `batch_size` rows; they pass through the
+model in packs of at most `pack_tokens` tokens whose gradients are added up, so memory is decided by the pack and the
+result by the batch. Fields in RESUMABLE change neither rows nor numbers, so a resumed run may change them.
 """
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -14,6 +16,18 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from tools.errors import InputError, NotFoundError
 
 _PRESETS = Path(__file__).with_name("presets")
+# Shorter names, which scripts may keep using.
+ALIASES = {"embedded": "smollm2-135m", "qwen2.5-coder-7b": "qwen2.5-coder-7b-m1max"}
+RESUMABLE = (
+    "pack_tokens",
+    "gradient_checkpointing",
+    "memory_limit_gb",
+    "save_every",
+    "keep_checkpoints",
+    "auto_resume",
+)
+Target = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+ALL_LINEARS: tuple[Target, ...] = get_args(Target)
 
 
 class TrainingConfig(BaseModel):
@@ -24,15 +38,23 @@ class TrainingConfig(BaseModel):
     preset: Annotated[str, Field(description="the recipe this came from")] = ""
     base: Annotated[str, Field(description="name of the base model")]
     dataset: Annotated[str, Field(description="name of a valid dataset")]
+    device: Annotated[
+        Literal["any", "metal", "cuda", "cpu"], Field(description="what the recipe is meant for; a plan reckons for it")
+    ] = "any"
     rank: Annotated[int, Field(ge=1, le=256, description="rank of LoRA's matrices")] = 16
     alpha: Annotated[float, Field(gt=0, le=1024, description="LoRA's alpha; the scale is alpha / rank")] = 32
+    targets: Annotated[
+        list[Target], Field(min_length=1, description="matrices of each layer that get an adapter; all by default")
+    ] = list(ALL_LINEARS)
     dropout: Annotated[float, Field(ge=0, lt=1, description="dropout on LoRA's input")] = 0.0
     learning_rate: Annotated[float, Field(gt=0, le=0.1, description="peak rate of AdamW")] = 2e-4
     warmup_steps: Annotated[int, Field(ge=0, description="steps of linear warm-up")] = 0
     schedule: Annotated[Literal["cosine", "constant"], Field(description="rate after warm-up")] = "cosine"
     batch_size: Annotated[int, Field(ge=1, le=1024, description="rows of one optimizer step")] = 8
     epochs: Annotated[float, Field(gt=0, le=100, description="passes over the training rows")] = 1
-    max_length: Annotated[int, Field(ge=16, le=32768, description="tokens after which a row is cut")] = 512
+    max_length: Annotated[
+        int, Field(ge=16, le=32768, description="tokens after which a row is cut; a plan names such rows")
+    ] = 512
     pack_tokens: Annotated[
         int,
         Field(ge=16, le=32768, description="tokens of one forward pass; rows are packed end to end up to it"),
@@ -41,9 +63,16 @@ class TrainingConfig(BaseModel):
     weight_decay: Annotated[float, Field(ge=0, le=1, description="AdamW's weight decay")] = 0.01
     gradient_checkpointing: Annotated[bool, Field(description="recompute layers to save memory")] = False
     eval_every: Annotated[int, Field(ge=1, description="steps between validation losses")] = 50
+    patience: Annotated[
+        int, Field(ge=0, description="evaluations without a better validation loss after which it ends; 0: never")
+    ] = 0
     save_every: Annotated[int, Field(ge=1, description="steps between checkpoints")] = 50
+    keep_checkpoints: Annotated[int, Field(ge=1, le=100, description="newest checkpoints kept, beside the best")] = 2
+    auto_resume: Annotated[
+        int, Field(ge=0, le=100, description="how often it goes on by itself after its worker died; 0: never")
+    ] = 0
     seed: Annotated[int, Field(ge=0, lt=2**32, description="of the data order and LoRA's start")] = 42
-    memory_limit_gb: Annotated[float, Field(gt=0, le=4096, description="the worker stops beyond it")] = 16.0
+    memory_limit_gb: Annotated[float, Field(gt=0, le=4096, description="the worker saves and stops before it")] = 16.0
 
     @model_validator(mode="after")
     def _consistent(self) -> "TrainingConfig":
@@ -51,6 +80,8 @@ class TrainingConfig(BaseModel):
             raise ValueError(
                 f"pack_tokens ({self.pack_tokens}) must hold at least one row of max_length ({self.max_length})"
             )
+        if len(set(self.targets)) < len(self.targets):
+            raise ValueError(f"targets names a matrix twice: {', '.join(self.targets)}")
         return self
 
     @property
@@ -64,6 +95,11 @@ def preset_names() -> list[str]:
     return sorted(path.stem for path in _PRESETS.glob("*.yaml"))
 
 
+def preset_keys(name: str) -> dict[str, Any]:
+    """What the recipe `name` says, as its file says it; a test holds it against the model."""
+    return dict(yaml.safe_load((_PRESETS / f"{name}.yaml").read_text(encoding="utf-8")))
+
+
 def preset(name: str, /, **changes: Any) -> TrainingConfig:
     """The recipe `name` with `changes`; `dataset` has to be among them.
 
@@ -71,14 +107,35 @@ def preset(name: str, /, **changes: Any) -> TrainingConfig:
         NotFoundError: no such preset.
         InputError: a change is unknown or out of range; each is named.
     """
+    name = ALIASES.get(name, name)
     if name not in preset_names():
-        raise NotFoundError.named("preset", name, preset_names(), "name one of these")
-    recipe = yaml.safe_load((_PRESETS / f"{name}.yaml").read_text(encoding="utf-8"))
-    recipe.setdefault("pack_tokens", max(1024, int(changes.get("max_length", recipe["max_length"]))))
+        raise NotFoundError.named("preset", name, [*preset_names(), *ALIASES], "name one of these")
+    recipe = preset_keys(name)
+    longest = changes.get("max_length", recipe["max_length"])
+    if isinstance(longest, int):  # a pack holds at least one row
+        recipe["pack_tokens"] = max(recipe.get("pack_tokens", 1024), longest)
     try:
         return TrainingConfig.model_validate({**recipe, "preset": name, **changes})
     except ValidationError as error:
         raise InputError(describe(error), "call plan_training with values in range") from error
+
+
+def resumed(config: TrainingConfig, changes: dict[str, Any]) -> TrainingConfig:
+    """`config` with `changes` of what a resumed run may change.
+
+    Raises:
+        InputError: another field is among them, or a value is out of range.
+    """
+    if fixed := sorted(set(changes) - set(RESUMABLE)):
+        raise InputError(
+            f"A run that goes on keeps its {', '.join(fixed)}: another value would be another training. It may change "
+            f"{', '.join(RESUMABLE)}.",
+            "leave the others out, or start a new training",
+        )
+    try:
+        return TrainingConfig.model_validate({**config.model_dump(), **changes})
+    except ValidationError as error:
+        raise InputError(describe(error), "give values in range") from error
 
 
 def describe(error: ValidationError) -> str:

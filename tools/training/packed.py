@@ -1,7 +1,7 @@
 """Rows packed end to end, with one shared beginning: no token is computed twice, none is padding.
 
     pack = make_pack(rows)                 # rows: (ids, start); one pass over `pack.tokens`
-    loss_sum, count = pack_loss(model, pack)
+    loss_sum = pack_loss(model, pack)
 
 Instruction rows under one chat template begin alike (its system prompt): that beginning stands once in a pack, and
 every row attends to it and to itself. Under a causal mask this is the same function as each row on its own, with the
@@ -35,6 +35,11 @@ class Pack:
     spans: list[tuple[int, int]]
     read: list[int]
     target: list[int]
+
+    @property
+    def padding(self) -> int:
+        """Tokens that belong to no row."""
+        return len(self.tokens) - self.prefix - sum(end - begin for begin, end in self.spans)
 
 
 def check_layout(model: Any) -> None:
@@ -70,7 +75,7 @@ def make_pack(rows: Sequence[EncodedRow]) -> Pack:
         # the last token of a row is only predicted, never read
         tokens += row.ids[prefix:-1]
         spans.append((begin, len(tokens)))
-        for position in range(row.start, len(row.ids)):
+        for position in row.positions:
             read.append(begin + position - 1 - prefix)
             target.append(row.ids[position])
     return Pack(tokens, prefix, spans, read, target)

@@ -1,19 +1,25 @@
 """Start a training, or go on with one that stopped: what can be checked is checked before a worker is started.
 
 job, new = start_training(workspace, config, idempotency_key="nightly-0412")
-job = resume_training(workspace, "run-forty-two-0001")
+job = resume_training(workspace, "run-forty-two-0001", {"pack_tokens": 512})
 """
+
+from typing import Any
 
 from tools.data.datasets import read_split
 from tools.errors import ConflictError, NotFoundError
+from tools.files import write_json
 from tools.jobs import record
+from tools.jobs.process import spawn
+from tools.jobs.queue import start_keeper, tend
 from tools.models.bases import require_base
-from tools.training.config import TrainingConfig
+from tools.training.config import RESUMABLE, TrainingConfig, resumed
 from tools.workspace import Workspace
 
 
 def start_training(workspace: Workspace, config: TrainingConfig, idempotency_key: str = "") -> tuple[record.Job, bool]:
-    """Queue a training and start its worker; whether it is new comes with it.
+    """Queue a training and start its worker; whether it is new comes with it. The same key starts one run, however
+    many clients call at once.
 
     Raises:
         NotFoundError, MissingError: no such dataset or base, or a base that may not be fetched.
@@ -24,17 +30,25 @@ def start_training(workspace: Workspace, config: TrainingConfig, idempotency_key
     read_split(workspace, config.dataset)
     require_base(workspace, config.base)
     job, new = record.create(workspace, "train", config.dataset, config.model_dump(), idempotency_key)
-    if new:
+    if new or not (job.folder / "pid.json").exists():  # whoever made it may have died before it was started
         record.start(workspace, job)
+    if config.auto_resume:
+        start_keeper(workspace)
+    tend(workspace)
     return job, new
 
 
-def resume_training(workspace: Workspace, run: str) -> record.Job:
-    """Go on with a stopped or failed training from its last checkpoint.
+def resume_training(workspace: Workspace, run: str, changes: dict[str, Any] | None = None) -> record.Job:
+    """Go on with a stopped or failed training from its last checkpoint, exactly.
+
+    Args:
+        changes: settings that alter neither rows nor numbers (tools.training.config.RESUMABLE), such as a lower
+            `pack_tokens` after a stop at the memory limit.
 
     Raises:
         NotFoundError: no such run, or it is no training.
         ConflictError: it is running, or finished.
+        InputError: a change would make it another training.
     """
     with workspace.lock("runs"):
         folder = workspace.run(run)
@@ -47,7 +61,20 @@ def resume_training(workspace: Workspace, run: str) -> record.Job:
                 f"call training_status(run={run!r})",
             )
         job = record.Job(folder)
-        job.save(state="queued", message="queued again", reason="", next_step="", finished="")
-        (folder / "pid.json").unlink(missing_ok=True)
-        record.start(workspace, job)
+        config = TrainingConfig.model_validate(job.config)
+        if changes:
+            config = resumed(config, changes)
+            write_json(folder / "changes.json", {name: getattr(config, name) for name in RESUMABLE})
+        job.save(
+            state="queued",
+            message="queued again",
+            reason="It waits for its turn, to go on.",
+            next_step=f"training_status(run={run!r}, wait_seconds=45)",
+            finished="",
+            died=False,
+            restarts=0,
+        )
+        spawn(workspace, folder)
+    if config.auto_resume:
+        start_keeper(workspace)
     return job
