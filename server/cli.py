@@ -443,7 +443,12 @@ def _arguments(values: list[str], source: str) -> dict[str, Any]:
 
 def _as_declared(value: Any, schema: dict[str, Any]) -> Any:
     """A word such as 42 is text where the tool declares text."""
-    return str(value) if schema.get("type") == "string" and isinstance(value, int | float) else value
+    types = {schema.get("type"), *(part.get("type") for part in schema.get("anyOf", []))}
+    return str(value) if "string" in types and not types & {"integer", "number"} and _is_number(value) else value
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _session(ask: Any) -> Any:

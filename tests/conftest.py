@@ -126,7 +126,8 @@ def exported_home(bases: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
         patch.setenv("LOOPTUNE_HOME", str(home))
         workspace = Workspace.open(Settings())
         workspace.bases.symlink_to(bases, target_is_directory=True)
-        shutil.copytree(bases.parent / "cache", home / "cache")
+        if (bases.parent / "cache").is_dir():
+            shutil.copytree(bases.parent / "cache", home / "cache")
         generate(workspace, cards=["definition/forty-two"], count=40, seed=1, name="holds")
         validate_dataset(workspace, "holds")
 

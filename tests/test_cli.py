@@ -76,7 +76,7 @@ def test_validate_names_errors_by_line_and_fails(tmp_path: Path) -> None:
 
 def test_plan_says_whether_a_training_fits(with_bases: Workspace, dataset: Callable[..., str]) -> None:
     name = dataset()
-    plan = value("plan", "--dataset", name, "--set", "base=tiny")
+    plan = value("plan", "--dataset", name, "--set", "base=tiny", "--set", "epochs=1")
     assert plan["fits"] and plan["steps"] == 4
     assert {"peak_memory_gb", "limit_gb", "tokens", "seconds", "truncated_rows"} <= plan.keys()
     assert not value("plan", "--dataset", name, "--set", "base=tiny", "--set", "memory_limit_gb=0.01", status=1)["fits"]

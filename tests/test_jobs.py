@@ -63,7 +63,7 @@ def test_jobs_take_turns_in_the_order_they_were_created_and_say_what_they_wait_f
 
 def test_a_queue_survives_the_death_of_its_workers(with_bases: Workspace, dataset: Callable[..., str]) -> None:
     name = dataset()
-    first = start(with_bases, name, epochs=200)
+    first = start(with_bases, name, epochs=100)
     waiting = start(with_bases, name)
     wait_for(first, lambda: record.read(first.folder).step > 0)
     for job in (waiting, first):
@@ -108,7 +108,7 @@ def test_a_shutdown_leaves_queued_jobs_queued_and_lets_a_run_go_on_by_itself(
     with_bases: Workspace, dataset: Callable[..., str]
 ) -> None:
     name = dataset()
-    running = start(with_bases, name, epochs=200, auto_resume=2)
+    running = start(with_bases, name, epochs=100, auto_resume=2)
     waiting = start(with_bases, name)
     wait_for(running, lambda: record.read(running.folder).step > 0)
     wait_for(waiting, lambda: "is before it" in record.read(waiting.folder).reason)

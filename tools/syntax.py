@@ -20,7 +20,7 @@ from tools.errors import LimitError
 ALIASES = {
     "py": "python", "python3": "python", "pyi": "python", "ts": "typescript", "js": "typescript", "mts": "typescript",
     "javascript": "typescript", "mjs": "typescript", "cjs": "typescript", "jsx": "tsx", "golang": "go", "rs": "rust",
-    "sh": "shell", "bash": "shell", "zsh": "shell", "yml": "yaml", "postgresql": "sql", "postgres": "sql",
+    "sh": "shell", "bash": "shell", "zsh": "shell", "yml": "yaml",
     "sqlite": "sql", "mysql": "sql", "md": "markdown", "prose": "markdown", "text": "markdown", "txt": "markdown",
     "plain": "markdown", "plaintext": "markdown",
 }  # fmt: skip
