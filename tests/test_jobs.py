@@ -104,26 +104,6 @@ def test_a_run_that_used_up_its_restarts_stays_failed(with_bases: Workspace, dat
     assert queue.tend(with_bases) == []
 
 
-def test_a_shutdown_leaves_queued_jobs_queued_and_lets_a_run_go_on_by_itself(
-    with_bases: Workspace, dataset: Callable[..., str]
-) -> None:
-    name = dataset()
-    running = start(with_bases, name, epochs=100, auto_resume=2)
-    waiting = start(with_bases, name)
-    wait_for(running, lambda: record.read(running.folder).step > 0)
-    wait_for(waiting, lambda: "is before it" in record.read(waiting.folder).reason)
-    for job in (waiting, running):
-        os.kill(pid_of(job), signal.SIGTERM)
-    while not record.read(running.folder).restarts:  # the keeper sees to it
-        record.wait(waiting.folder, 0.2)
-    assert record.read(waiting.folder).state == "queued"
-    wait_for(running, lambda: record.read(running.folder).state == "running")
-    record.cancel(running.folder)
-    assert record.wait(running.folder, 60).state == "stopped"
-    queue.tend(with_bases)
-    assert record.wait(waiting.folder, 90).state == "finished"
-
-
 def test_two_clients_with_one_key_start_one_run(with_bases: Workspace, dataset: Callable[..., str]) -> None:
     """Four real processes that begin at the same moment."""
     name = dataset()
