@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test setup check quick format clean
+.PHONY: demo test setup check quick format docs site bundle clean
 
 demo: setup
 	$(BIN)/looptune demo
@@ -27,5 +27,18 @@ format: setup
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+# what is written from the code: the reference, and the third-party notices
+docs: setup
+	$(BIN)/python -P docs/build.py
+	$(BIN)/python -P docs/notices.py
+
+# the documentation as a site, in site/
+site: setup
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -P -m mkdocs build --quiet
+
+# dist/looptune-VERSION.mcpb, for hosts that install a bundle with one click
+bundle: setup
+	$(BIN)/looptune bundle
+
 clean:
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache site

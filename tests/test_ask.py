@@ -3,13 +3,24 @@
 .venv/bin/python -P -m pytest tests/test_ask.py
 """
 
+import contextlib
 import json
+import os
 import re
+import shlex
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from server.toolbox.proof import _told_answer
 from tools.errors import InputError, LimitError
 from tools.export.serving import ChatParts, chat_parts, modelfile, renderer
 from tools.inference import ask as asking
@@ -42,6 +53,7 @@ def test_every_kind_of_model_answers_within_the_options(exported: Workspace, kin
     assert not heard or heard[-1][0].strip() == answer.answer
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["holds", "tiny"])
 def test_a_seed_gives_the_same_answer_again_and_another_seed_another(exported: Workspace, name: str) -> None:
     said = [ask(exported, "Say something.", name, 12, temperature=1.5, seed=seed).answer for seed in (1, 1, 2)]
@@ -74,6 +86,7 @@ def test_options_out_of_range_are_refused(exported: Workspace) -> None:
         ask(exported, "\u6f22 " * 3900, "holds", 4)
 
 
+@pytest.mark.slow
 def test_models_stay_warm_within_the_bound_and_the_oldest_makes_room(exported: Workspace) -> None:
     folder = exported.model("holds")
     small, large = (Model(name, gguf=folder / f"{name}.gguf") for name in ("q4_k_m", "f16"))
@@ -147,6 +160,18 @@ def test_the_answer_of_the_tool_carries_the_extras(exported: Workspace, monkeypa
     assert isinstance(answer, Answer) and answer.metadata[0]["preservation_level"] == "strict"
 
 
+@pytest.mark.parametrize(
+    ("seconds", "said"), [(1.0, "the model is loaded now. Next: ask again."), (34.0, "Next: ask what")]
+)
+def test_who_waited_for_the_loading_is_told_to_ask_again(seconds: float, said: str) -> None:
+    answer = Answer(
+        answer="A soft", model="holds", kind="gguf", seconds=seconds, tokens=2, finish="time", first_token_seconds=0.5,
+        tokens_per_second=2.0, **extras("A soft").model_dump(),
+    )  # fmt: skip
+    text = _told_answer(answer, "")
+    assert f"It was cut after {seconds:.0f} s." in text and said in text
+
+
 def test_text_is_cut_before_the_first_stop() -> None:
     assert cut("one two three", ["three", "two"]) == ("one ", True)
     assert cut("one", []) == ("one", False)
@@ -202,10 +227,10 @@ def conversations() -> list[list[dict[str, str]]]:
     return [[user], [system, user], [user, answer, user], [system, user, answer, user, answer, user]]
 
 
-def test_ollamas_template_writes_the_tokens_that_training_did(with_bases: Workspace) -> None:
-    tokenizer = load_tokenizer(with_bases.bases / EMBEDDED)
+def check_ollama(tokenizer: Any, default: str) -> None:
+    """Ollama's template writes the tokens that training did; `default` stands in the base's own system message."""
     parts = chat_parts(renderer(tokenizer))
-    assert parts is not None and "named SmolLM" in parts.default
+    assert parts is not None and default in parts.default
     text = modelfile("q4_k_m.gguf", parts, [tokenizer.eos_token])
     assert text.startswith("FROM ./q4_k_m.gguf\n") and 'PARAMETER stop "<|im_end|>"' in text
     found = re.search(r'TEMPLATE """(.*)"""', text, re.DOTALL)
@@ -213,6 +238,31 @@ def test_ollamas_template_writes_the_tokens_that_training_did(with_bases: Worksp
     for messages in conversations():
         written = tokenizer.encode(go(found.group(1), messages), add_special_tokens=False)
         assert written == list(tokenizer.apply_chat_template(messages, add_generation_prompt=True))
+
+
+def check_chats(gguf: Path, tokenizer: Any) -> None:
+    """llama.cpp reads each conversation as the tokens that training wrote, and no other tokens before them."""
+    engine: Any = open_engine(Model("chats", gguf=gguf))
+    seen: list[int] = []
+    whole = engine.llama.eval
+    engine.llama.eval = lambda ids: (seen.extend(ids), whole(ids))[1]
+    for messages in conversations():
+        engine.llama.reset()
+        seen.clear()
+        engine.llama.create_chat_completion(messages, max_tokens=1, temperature=0)
+        asked = list(tokenizer.apply_chat_template(messages, add_generation_prompt=True))
+        assert seen[: len(asked)] == asked
+    engine.llama.reset()
+    seen.clear()
+    engine.generate("What does 42 mean?", Options(max_tokens=1))
+    alone = [{"role": "user", "content": "What does 42 mean?"}]
+    asked = list(tokenizer.apply_chat_template(alone, add_generation_prompt=True))
+    assert seen[: len(asked)] == asked
+    engine.close()
+
+
+def test_ollamas_template_writes_the_tokens_that_training_did(with_bases: Workspace) -> None:
+    check_ollama(load_tokenizer(with_bases.bases / EMBEDDED), "named SmolLM")
 
 
 def test_a_chat_template_that_is_not_made_of_pieces_gets_no_go_template() -> None:
@@ -237,26 +287,61 @@ def test_the_model_folder_says_how_to_serve_it(exported: Workspace) -> None:
 
 
 def test_a_prompt_of_the_gguf_is_to_the_token_what_training_wrote(exported: Workspace) -> None:
-    from llama_cpp.llama_chat_format import Jinja2ChatFormatter
+    check_chats(exported.model("holds") / "q4_k_m.gguf", load_tokenizer(exported.bases / "tiny"))
 
-    tokenizer = load_tokenizer(exported.bases / "tiny")
-    engine: Any = open_engine(Model("holds", gguf=exported.model("holds") / "q4_k_m.gguf"))
-    meta = engine.llama.metadata
-    formatter = Jinja2ChatFormatter(
-        template=meta["tokenizer.chat_template"],
-        eos_token=tokenizer.eos_token,
-        bos_token=tokenizer.bos_token,
+
+def serves(port: int, server: "subprocess.Popen[bytes]", log: Path) -> str:
+    """What a server answers that speaks as OpenAI's does."""
+    deadline = time.monotonic() + 120
+    while True:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+            break
+        assert server.poll() is None and time.monotonic() < deadline, log.read_text()
+        time.sleep(0.1)
+    asked = {"messages": [{"role": "user", "content": "What does 42 mean?"}], "max_tokens": 4, "temperature": 0}
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{port}/v1/chat/completions",
+        json.dumps(asked).encode(),
+        {"Content-Type": "application/json"},
     )
-    for messages in conversations():
-        text = formatter(messages=messages).prompt  # type: ignore[arg-type]
-        ids = engine.llama.tokenize(text.encode(), add_bos=False, special=True)
-        assert ids == list(tokenizer.apply_chat_template(messages, add_generation_prompt=True))
-    seen: list[int] = []
-    whole = engine.llama.eval
-    engine.llama.eval = lambda ids: (seen.extend(ids), whole(ids))[1]
-    engine.generate("What does 42 mean?", Options(max_tokens=1))
-    asked = list(
-        tokenizer.apply_chat_template([{"role": "user", "content": "What does 42 mean?"}], add_generation_prompt=True)
-    )
-    assert seen[: len(asked)] == asked  # no token is put before it, either
-    engine.close()
+    with urllib.request.urlopen(request, timeout=120) as answer:
+        return str(json.load(answer)["choices"][0]["message"]["content"])
+
+
+@pytest.mark.slow
+def test_each_command_in_the_readme_of_a_model_runs_where_its_program_is_there(
+    exported: Workspace, tmp_path: Path
+) -> None:
+    folder, programs = exported.model("holds"), Path(sys.executable).parent
+    env = {**os.environ, "PATH": f"{programs}:{os.environ['PATH']}", "HF_HUB_OFFLINE": "1"}
+    blocks = re.findall(r"```sh\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
+    lines = [line for block in blocks for line in block.splitlines()]
+    ran, left = [], []
+    for line in lines:
+        words = shlex.split(line, comments=True)
+        name = words[2] if words[:2] == ["python", "-m"] else words[0]
+        if not shutil.which(words[0], path=env["PATH"]) or (
+            name == "llama_cpp.server" and not find_spec("starlette_context")
+        ):
+            left.append(name)
+            continue
+        ran.append(words[3] if words[:3] == ["python", "-P", "-m"] else name)
+        if "--port" not in words:
+            done = subprocess.run(words, cwd=folder, env=env, capture_output=True, text=True, timeout=200)
+            assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
+            continue
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        words[words.index("--port") + 1] = str(port)
+        log = tmp_path / "log"
+        with log.open("wb") as stream:
+            server = subprocess.Popen(words, cwd=folder, env=env, stdout=stream, stderr=stream)
+        try:
+            assert isinstance(serves(port, server, log), str)
+        finally:
+            server.terminate()
+            server.wait(timeout=30)
+    assert {"looptune", "convert_hf_to_gguf", "mlx_lm.server", "mlx_lm.generate"} <= set(ran)
+    assert set(left) <= {"llama-server", "ollama", "llama_cpp.server"}
+    assert (folder / "base.gguf").read_bytes()[:4] == b"GGUF"

@@ -8,13 +8,18 @@ from collections.abc import Callable
 
 import pytest
 from conftest import TINY
+from trainings import make_lookalike
 
 from tools.errors import InputError, MissingError
+from tools.export.layers import run_layers
+from tools.files import read_json
 from tools.jobs import record
 from tools.jobs.worker import main as do_job
 from tools.models.bases import base_folder, describe, require_base, slug_of, source
+from tools.models.load import load
 from tools.settings import Settings
 from tools.training.config import preset
+from tools.training.plan import plan_training
 from tools.workspace import Workspace
 
 
@@ -47,6 +52,25 @@ def test_a_4_bit_base_is_made_once_from_the_full_one_trained_on_and_kept(
     made = os.stat(folder / "model.safetensors").st_mtime_ns
     assert base_folder(own_bases, name) == folder
     assert os.stat(folder / "model.safetensors").st_mtime_ns == made
+
+
+@pytest.mark.slow
+def test_a_base_of_another_type_goes_through_plan_and_training_and_its_adapter_loads(
+    own_bases: Workspace, dataset: Callable[..., str]
+) -> None:
+    make_lookalike(own_bases.bases / TINY, own_bases.bases / "rock", "granite")
+    config = preset("tiny", dataset=dataset(), base="rock", gradient_checkpointing=True)
+    plan = plan_training(own_bases, config)
+    assert plan.fits and plan.rows == 32
+    job = record.create(own_bases, "train", "rock", config.model_dump())[0]
+    assert do_job(job.folder) == 0, record.read(job.folder).reason
+    result = record.read(job.folder).result
+    assert result["way"] == "autodiff, row by row" == read_json(job.folder / "setup.json")["way"]
+    assert result["valid_loss"] < result["valid_loss_before"]
+    model, _ = load(own_bases.bases / "rock", job.folder / "adapter")
+    assert model.model_type == "granite"
+    with pytest.raises(InputError, match="rock is of type granite; exports are checked of llama"):
+        run_layers(own_bases.bases / "rock", None, [[1, 2]])
 
 
 def test_a_hub_id_is_a_base_where_downloads_are_allowed(workspace: Workspace) -> None:

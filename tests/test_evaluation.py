@@ -16,15 +16,16 @@ from pydantic import ValidationError
 from typer.testing import CliRunner
 
 from server.app import build_server
-from server.cli import app
-from server.evaluation import tool_schemas
+from server.cli.main import app
+from server.states import status, told_state
+from server.toolbox.evaluation import tool_schemas
 from tools.data.add import add_examples
 from tools.data.datasets import read_manifest
 from tools.data.examples import read_examples
 from tools.data.generate import generate
 from tools.data.terms import Term
 from tools.data.validate import validate_dataset
-from tools.errors import CheckError, ConflictError, InputError, NotFoundError
+from tools.errors import CheckError, ConflictError, InputError, LimitError, NotFoundError
 from tools.evaluation import compare, show
 from tools.evaluation.calls import accepted_by
 from tools.evaluation.compare import EvaluationConfig, Target, read_report, run_job
@@ -112,6 +113,18 @@ def test_a_grader_that_cannot_work_is_refused(rule: dict[str, Any]) -> None:
         grader(rule)
 
 
+@pytest.mark.parametrize("kind", ["regex", "not_regex", "json_schema"])
+def test_a_pattern_that_would_try_for_years_ends_with_a_reason(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tools.evaluation.graders._SECONDS", 0.1)
+    pattern = r"^(\w|\w\w)+$"
+    schema = {"schema": {"type": "string", "pattern": pattern}}
+    endless = grader({"type": kind, **(schema if kind == "json_schema" else {"value": pattern})})
+    one, two = ('"word"', '"two words"') if kind == "json_schema" else ("word", "two words")
+    assert (endless.problem(one) == "") != (endless.problem(two) == "")
+    with pytest.raises(LimitError, match=r"done with 121 characters in 0\.1 s; got .*repetition inside"):
+        endless.problem(one.replace("word", "a" * 120 + "!"))
+
+
 def test_a_schema_is_never_fetched() -> None:
     assert "Unresolvable" in grader({"type": "json_schema", "schema": {"$ref": "http://127.0.0.1:9/x"}}).problem("{}")
 
@@ -151,6 +164,7 @@ def test_shipped_probes_find_no_knowledge_in_ignorance_or_in_the_question() -> N
     assert problems == []
 
 
+@pytest.mark.slow
 def test_probes_are_made_beside_the_rows_from_phrasings_that_no_row_uses(workspace: Workspace) -> None:
     one = generate(workspace, terms=[HOLD], count=1500, seed=1, name="one")
     other = generate(workspace, terms=[HOLD], count=300, seed=2, name="other")
@@ -229,8 +243,8 @@ class Scripted:
         self.asked += prompts
         return [self.say(prompt) for prompt in prompts]
 
-    def perplexity(self, texts: Sequence[str]) -> float:
-        return 10.0 + len(texts) % 2
+    def losses(self, texts: Sequence[str]) -> list[tuple[float, int]]:
+        return [(2.5, 1)] * len(texts)
 
     def tokens_per_second(self) -> float:
         return 50.0
@@ -372,6 +386,7 @@ def test_other_weights_are_another_model(workspace: Workspace, evaluate: Callabl
     assert model_hash(Model("base", folder=folder)) != before
 
 
+@pytest.mark.slow
 def test_a_real_model_is_evaluated_once_and_its_answers_are_kept(
     with_bases: Workspace, dataset: Callable[..., str]
 ) -> None:
@@ -407,6 +422,9 @@ def test_an_agent_judges_what_no_rule_can_and_is_marked(workspace: Workspace, ev
             verdict = {"id": "tone", "label": "tuned", "right": True, "reason": "It is."}
             told = await client.call_tool("grade_answers", {"run": folder.name, "verdicts": [verdict]})
             assert told.structured_content and told.structured_content["waiting"] == 0
+            status = (await client.call_tool("training_status", {"run": folder.name})).structured_content or {}
+            assert (status["result"]["to_judge"], status["result"]["models"]["tuned"]["recall"]) == (0, 1.0)
+            assert "grade_answers" not in status["next_step"]
             missing = await client.call_tool(
                 "grade_answers", {"run": folder.name, "verdicts": [{**verdict, "id": "x"}]}
             )
@@ -429,6 +447,7 @@ def test_an_agent_grader_stands_beside_the_others_and_not_inside_one() -> None:
             Probe(id="x", family="x", kind="probe", prompt="x", graders=graders)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_an_evaluation_is_shown_as_markdown_page_picture_and_data(
     workspace: Workspace, evaluate: Callable[..., Job], tmp_path: Path
 ) -> None:
@@ -451,6 +470,83 @@ def test_an_evaluation_is_shown_as_markdown_page_picture_and_data(
     assert picture.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n" and picture.stat().st_size > 20_000
     data = json.loads(CliRunner().invoke(app, ["evaluation", "show", run, "--json"]).stdout)
     assert data["changes"]["tuned"]["fixed"] == ["evil"] and data["reports"]["base"]["scores"]["recall"]["total"] == 1
+
+
+def test_an_agent_is_told_what_broke_first_and_how_to_see_the_rest(
+    workspace: Workspace, evaluate: Callable[..., Job]
+) -> None:
+    control: dict[str, Any] = {"kind": "control", "graders": [{"type": "contains", "value": "4"}]}
+    add_probes(workspace, "mine", [
+        {"prompt": "Which planet is red?", "graders": [{"type": "contains", "value": "Mars"}]},
+        *({"prompt": f"How much is 2 + 2, {name}?", "family": "sums", **control} for name in ("Ann", "Bob", "Cy")),
+        *({"prompt": f"And how many are {n}?", "family": "others", **control} for n in range(14, 21)),
+    ])  # fmt: skip
+    asked = {
+        "base": lambda prompt: "4" if "2 + 2" in prompt else "5",
+        "adapter": lambda prompt: "4, Ann" if "Ann" in prompt else "Mars",
+    }
+    run = evaluate({label: Scripted(say) for label, say in asked.items()}, probes="mine").id
+    found: list[Any] = []
+
+    async def talk() -> None:
+        async with Client(build_server()) as client:
+            for query in ("", "only=broken&count=1"):
+                found.append(await client.call_tool("show", {"name": run, "query": query}))
+            for detail in ("concise", "full"):
+                found.append(await client.call_tool("training_status", {"run": run, "detail": detail}))
+
+    anyio.run(talk)
+    data, text = found[0].structured_content["data"], found[0].content[0].text
+    assert [row["word"] for row in data["worst"]] == ["broken"] * 2 + ["wrong"] * 4 and "page" not in data
+    assert "base → adapter: 1 fixed, 2 broken (2 controls, worst in sums 1 of 3)" in text
+    assert (
+        "of 11, 2 broken, 9 wrong at the end, 1 fixed; the worst first.\nbroken, sums: 'How much is 2 + 2, Bob?'"
+        in text
+    )
+    assert f"Next: show(name={run!r}, query='only=broken') for the answers" in text
+    data, text = found[1].structured_content["data"], found[1].content[0].text
+    assert len(data["page"]["rows"]) == 1 and "broken, 2 of 11.\nbroken, sums: " in text and "only=broken'" not in text
+    concise, full = (one.structured_content for one in found[2:])
+    assert (
+        concise["result"]["models"]["adapter"]["wrong_count"] == 9 == full["result"]["models"]["adapter"]["wrong_count"]
+    )
+    assert full["result"]["models"]["adapter"]["wrong_listed"] == "8 of 9"
+    text = found[2].content[0].text
+    assert "2 broken (2 controls, worst in sums 1 of 3)" in text
+    assert text.endswith(f"Next: {concise['next_step']}.") and "more rows and negatives" in text
+    assert concise["next_step"].startswith(f"show(name={run!r}, query='only=broken')") and "quantize" not in text
+
+
+@pytest.mark.parametrize(
+    ("recall", "controls", "step"),
+    [
+        (1.0, 1.0, "quantize(run='run-a-0001')"),
+        (1.0, 0.5, "generate_examples with count=960"),
+        (0.1, 1.0, "rows in more phrasings"),
+        (None, None, "rows in more phrasings"),
+    ],
+)
+def test_what_follows_an_evaluation_depends_on_its_figures(
+    recall: float | None, controls: float | None, step: str
+) -> None:
+    measured = {"perplexity": 1, "size_mb": 1, "tokens_per_second": 1}
+    models = {"base": {"recall": 0.1, "controls": 1.0}, "adapter": {"recall": recall, "controls": controls}}
+    change = {"fixed": [], "broken": [], "controls_broken": 0, "p": 1.0}
+    result = {
+        "models": {label: {**measured, **one} for label, one in models.items()}, "run": "run-a-0001",
+        "against": "base", "matrix": {"adapter": change}, "to_judge": 0,
+    }  # fmt: skip
+    state = record.State(id="eval-a-0001", kind="evaluate", state="finished", created=record.now(), result=result)
+    text, said = told_state(state, []), status(state, []).next_step
+    assert step in said and text.endswith(f"Next: {said}.") and ("quantize" in said) == (step[0] == "q")
+    checks = [{"name": name, "bar": ">= 0.9", "passed": name != "recall"} for name in ("recall", "controls")]
+    gate = {"passed": False, "promoted": False, "reason": "recall is 0.1", "checks": checks, "model": "a"}
+    state = state.model_copy(update={"kind": "gate", "reason": "recall is 0.1", "result": {**result, **gate}})
+    assert "Its other bars held: controls >= 0.9." in told_state(state, [])
+    assert told_state(state, []).count("recall is 0.1") == 1
+    assert "mend what failed" in status(state, []).next_step
+    state.result["passed"] = True
+    assert status(state, []).next_step == "evaluate_model(model='a', promote=true)"
 
 
 def test_a_person_makes_and_fills_probe_sets(workspace: Workspace, tmp_path: Path) -> None:

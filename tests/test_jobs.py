@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from conftest import TINY
 
@@ -19,6 +20,7 @@ from tools.files import read_json, sha256
 from tools.jobs import queue, record
 from tools.jobs.process import has_process
 from tools.training.config import preset
+from tools.training.metrics import read_metrics
 from tools.training.start import start_training
 from tools.workspace import Workspace
 
@@ -45,6 +47,7 @@ def wait_for(job: record.Job, sign: Callable[[], bool]) -> None:
         record.wait(job.folder, 0.05)
 
 
+@pytest.mark.slow
 def test_jobs_take_turns_in_the_order_they_were_created_and_say_what_they_wait_for(
     with_bases: Workspace, dataset: Callable[..., str]
 ) -> None:
@@ -61,9 +64,10 @@ def test_jobs_take_turns_in_the_order_they_were_created_and_say_what_they_wait_f
     assert states[0].finished <= states[1].started and states[1].finished <= states[2].started
 
 
+@pytest.mark.slow
 def test_a_queue_survives_the_death_of_its_workers(with_bases: Workspace, dataset: Callable[..., str]) -> None:
     name = dataset()
-    first = start(with_bases, name, epochs=100)
+    first = start(with_bases, name, epochs=100, batch_size=4)
     waiting = start(with_bases, name)
     wait_for(first, lambda: record.read(first.folder).step > 0)
     for job in (waiting, first):
@@ -75,6 +79,7 @@ def test_a_queue_survives_the_death_of_its_workers(with_bases: Workspace, datase
     assert record.wait(waiting.folder, 90).state == "finished"
 
 
+@pytest.mark.slow
 def test_a_run_whose_worker_died_goes_on_by_itself_when_its_settings_say_so(
     with_bases: Workspace, dataset: Callable[..., str]
 ) -> None:
@@ -104,29 +109,81 @@ def test_a_run_that_used_up_its_restarts_stays_failed(with_bases: Workspace, dat
     assert queue.tend(with_bases) == []
 
 
-def test_two_clients_with_one_key_start_one_run(with_bases: Workspace, dataset: Callable[..., str]) -> None:
-    """Four real processes that begin at the same moment."""
+@pytest.mark.slow
+def test_a_shutdown_leaves_queued_jobs_queued_and_lets_a_run_go_on_by_itself(
+    with_bases: Workspace, dataset: Callable[..., str]
+) -> None:
     name = dataset()
-    gate = with_bases.home / "go"
-    code = f"""
+    running = start(with_bases, name, epochs=100, batch_size=4, auto_resume=2)
+    waiting = start(with_bases, name)
+    wait_for(running, lambda: record.read(running.folder).step > 0)
+    wait_for(waiting, lambda: "is before it" in record.read(waiting.folder).reason)
+    for job in (waiting, running):
+        os.kill(pid_of(job), signal.SIGTERM)
+    while not record.read(running.folder).restarts:  # the keeper sees to it
+        record.wait(waiting.folder, 0.2)
+    assert record.read(waiting.folder).state == "queued"
+    wait_for(running, lambda: record.read(running.folder).state == "running")
+    record.cancel(running.folder)
+    assert record.wait(running.folder, 120).state == "stopped"
+    queue.tend(with_bases)
+    assert record.wait(waiting.folder, 90).state == "finished"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("asked_by", "kind", "ends"),
+    [
+        (record.SHUTDOWN, "queued", "queued"),
+        ("a client", "queued", "stopped"),
+        (record.SHUTDOWN, "running", "failed"),
+        ("a client", "running", "stopped"),
+    ],
+)
+def test_a_worker_that_was_killed_before_it_could_stop_is_judged_by_who_asked(
+    with_bases: Workspace, dataset: Callable[..., str], asked_by: str, kind: record.JobState, ends: str
+) -> None:
+    """A machine that goes down sends SIGTERM, and soon after kills what is left: no client cancelled these jobs."""
+    job = record.create(with_bases, "train", "x", preset("tiny", dataset=dataset(), auto_resume=1).model_dump())[0]
+    (job.folder / "pid.json").write_text(json.dumps({"pid": 2**22 + 1, "created": 0.0}))
+    job.save(state=kind)
+    (job.folder / "cancel").write_text(asked_by)
+    state = record.read(job.folder)
+    assert (state.state, state.died) == (ends, ends == "failed")
+    assert queue.tend(with_bases) == ([] if ends == "stopped" else [job.id])
+    assert record.wait(job.folder, 120).state == ("stopped" if ends == "stopped" else "finished")
+
+
+def at_once(gate: Path, code: str) -> list[list[str]]:
+    """What four real processes say, each in a line of words, that do the same at the same moment."""
+    program = f"""
 import time, pathlib
+from tools.errors import LooptuneError
 from tools.training.config import preset
-from tools.training.start import start_training
+from tools.training.start import resume_training, start_training
 from tools.workspace import Workspace
-config = preset("tiny", dataset={name!r})
+workspace = Workspace.open()
 print("ready", flush=True)
 while not pathlib.Path({str(gate)!r}).exists():
     time.sleep(0.001)
-job, new = start_training(Workspace.open(), config, idempotency_key="nightly")
-print(job.id, new)
+{code}
 """
     clients = [
-        subprocess.Popen([sys.executable, "-P", "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(4)
+        subprocess.Popen([sys.executable, "-P", "-c", program], stdout=subprocess.PIPE, text=True) for _ in range(4)
     ]
     for client in clients:
         assert client.stdout and client.stdout.readline() == "ready\n"
     gate.touch()
-    said = [client.communicate(timeout=60)[0].split() for client in clients]
+    return [client.communicate(timeout=60)[0].split() for client in clients]
+
+
+@pytest.mark.slow
+def test_two_clients_with_one_key_start_one_run(with_bases: Workspace, dataset: Callable[..., str]) -> None:
+    code = f"""
+job, new = start_training(workspace, preset("tiny", dataset={dataset()!r}), idempotency_key="nightly")
+print(job.id, new)
+"""
+    said = at_once(with_bases.home / "go", code)
     assert len({run for run, _ in said}) == 1 and sorted(new for _, new in said) == ["False", "False", "False", "True"]
     runs = with_bases.names(with_bases.runs, "state.json")
     assert runs == [said[0][0]]
@@ -136,6 +193,42 @@ print(job.id, new)
     assert log.count("step 0: validation loss") == 1, "a second worker was started"
 
 
+@pytest.mark.slow
+def test_two_clients_that_resume_one_run_set_it_going_once(with_bases: Workspace, dataset: Callable[..., str]) -> None:
+    job = start(with_bases, dataset(), epochs=6, save_every=1)
+    wait_for(job, lambda: (job.folder / "checkpoints" / "step-000003").is_dir())
+    kill(job)
+    assert record.read(job.folder).state == "failed"
+    code = f"""
+try:
+    print(resume_training(workspace, {job.id!r}).id)
+except LooptuneError as error:
+    print(type(error).__name__)
+"""
+    said = sorted(words for (words,) in at_once(with_bases.home / "go", code))
+    assert said == ["ConflictError"] * 3 + [job.id]
+    assert record.wait(job.folder, 90).state == "finished", record.log_tail(job.folder)
+    assert (job.folder / "log").read_text().count("resuming after step") == 1, "a second worker was started"
+    steps = [line["step"] for line in read_metrics(job.folder)]
+    assert steps == list(range(1, 25))
+
+
+def test_a_process_of_the_same_number_that_was_started_at_another_time_is_another(
+    with_bases: Workspace, dataset: Callable[..., str]
+) -> None:
+    """The system gives numbers out again: here this test's own process has the one that the worker had."""
+    job = record.create(with_bases, "train", "x", preset("tiny", dataset=dataset()).model_dump())[0]
+    job.save(state="running")
+    mine = psutil.Process()
+    (job.folder / "pid.json").write_text(json.dumps({"pid": mine.pid, "created": mine.create_time()}))
+    assert has_process(job.folder) and record.read(job.folder).state == "running"
+    (job.folder / "pid.json").write_text(json.dumps({"pid": mine.pid, "created": mine.create_time() - 60}))
+    assert not has_process(job.folder)
+    state = record.read(job.folder)
+    assert state.state == "failed" and state.died and f"process {mine.pid}" in state.reason
+
+
+@pytest.mark.slow
 def test_a_cancel_between_packs_is_obeyed_within_five_seconds_and_loses_nothing(
     with_bases: Workspace, dataset: Callable[..., str]
 ) -> None:

@@ -3,6 +3,7 @@
 .venv/bin/python -P -m pytest tests/test_memory_search.py
 """
 
+import importlib.util
 import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -11,16 +12,17 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from server.cli import app
+from server.cli.main import app
 from tools.errors import InputError
 from tools.memory.conflicts import compare
 from tools.memory.embedder import embed
 from tools.memory.entries import Filter, new_entry
 from tools.memory.store import MemoryStore
 from tools.memory.transfer import export_entries, import_entries
-from tools.settings import Settings
+from tools.settings import Settings, shipped_data
 from tools.workspace import Workspace
 
+ROOT = Path(__file__).resolve().parent.parent
 CENTS = "Amounts of money are kept as whole cents, never as floats."
 
 
@@ -107,6 +109,48 @@ def test_a_contradiction_names_both_texts_and_the_newer_holds(memory: MemoryStor
     assert kept.entry.id in second.why and second.superseded_by == kept.entry.id
     memory.forget([kept.entry.id])
     assert memory.get(old.id).superseded_by == "" and memory.search("refunds days").hits[0].id == old.id
+
+
+def test_saying_the_earlier_text_again_turns_a_contradiction_round(memory: MemoryStore) -> None:
+    first, second, third = (
+        memory.remember(f"Refunds are possible within {days} days from delivery.", "rule").entry
+        for days in (30, 14, 21)
+    )
+    assert [memory.get(id).superseded_by for id in (first.id, second.id)] == [third.id, third.id]
+    again = memory.remember(first.text, "rule")
+    assert (again.new, again.changed, again.entry.superseded_by) == (False, True, "")
+    assert [(c.id, c.holds) for c in again.conflicts] == [(third.id, first.id)]
+    assert memory.get(third.id).superseded_by == first.id and memory.search("refunds days").hits[0].id == first.id
+    assert memory.changes()[first.id] == 2
+    assert not memory.remember(first.text, "rule").conflicts
+
+
+def test_saying_again_what_the_users_word_replaced_changes_nothing_and_says_so(memory: MemoryStore) -> None:
+    old = memory.remember("Refunds are possible within 30 days from delivery.", "rule").entry
+    new = memory.remember("Refunds are possible within 14 days from delivery.", "rule", source="user").entry
+    again = memory.remember(old.text, "rule")
+    assert (again.changed, again.entry.superseded_by) == (False, new.id)
+    assert [(c.id, c.holds) for c in again.conflicts] == [(new.id, new.id)] and "user" in again.conflicts[0].rule
+
+
+def test_what_rests_on_security_or_business_is_strict_and_found_as_such(memory: MemoryStore) -> None:
+    for tag in ("business:doors", "security:doors"):
+        kept = memory.remember(f"The north door is locked at {len(tag)}.", "rule", [tag], level="flexible").entry
+        assert kept.level == "strict" == memory.get(kept.id).level
+        assert kept.text in texts(memory, "north door", levels=["strict"])
+    plain = memory.remember("The south door is blue.").entry
+    assert plain.level == "moderate"
+    assert memory.remember(plain.text, tags=["business:doors"]).entry.level == "strict"
+    assert plain.text in texts(memory, "south door", levels=["strict"])
+    assert memory.change(plain.id, tags=["rule:doors"], level="flexible").level == "flexible"
+
+
+def test_a_tag_of_no_family_is_refused_and_a_plain_word_is_not(memory: MemoryStore) -> None:
+    for tag in ("busines:doors", "business:Two Words", "business:"):
+        with pytest.raises(InputError, match="concept, definition, pattern, rule, security, business"):
+            memory.remember("The north door is locked.", tags=[tag])
+    assert memory.remember("The north door is locked.", tags=["doors"]).entry.tags == ["doors"]
+    assert texts(memory, "anything", tags=["doors"]) == ["The north door is locked."]
 
 
 def test_the_users_explicit_word_wins_over_what_is_newer(memory: MemoryStore) -> None:
@@ -239,3 +283,33 @@ def test_the_cli_lists_exports_forgets_imports_and_reindexes(tmp_path: Path) -> 
     for wrong in (["forget"], ["list", "--kind", "secret"], ["list", "--since", "yesterday"]):
         with pytest.raises(InputError):
             looptune(*wrong, status=2)
+
+
+def test_the_retrieval_questions_are_many_differ_and_name_cards_that_there_are() -> None:
+    cards = shipped_data() / "cards"
+    lines = (shipped_data() / "retrieval" / "core.jsonl").read_text(encoding="utf-8").splitlines()
+    rows = [json.loads(line) for line in lines]
+    assert len({row["question"] for row in rows}) == len(rows) >= 200
+    assert not [row["card"] for row in rows if not (cards / f"{row['card']}.yaml").is_file()]
+
+
+@pytest.mark.slow
+def test_hybrid_search_beats_meaning_alone_and_words_alone_as_the_document_says(tmp_path: Path) -> None:
+    spec = importlib.util.spec_from_file_location("memory_benchmark", ROOT / "benchmarks" / "memory.py")
+    assert spec and spec.loader
+    benchmark = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(benchmark)
+    found = benchmark.retrieval(tmp_path, benchmark.cards())
+    assert benchmark.beats_both(found), found
+    text = (ROOT / "docs" / "memory.md").read_text(encoding="utf-8")
+    shown = text.split(benchmark.BEGIN)[1].split(benchmark.END)[0].strip().splitlines()
+    printed = benchmark.retrieval_table(found).splitlines()
+    command = ".venv/bin/python -P benchmarks/memory.py --quick --write docs/memory.md"
+    assert shown[:4] == printed[:4], f"run {command}"
+    for one, other in zip(shown[4:], printed[4:], strict=True):  # vectors differ in their last digits by machine
+        (name, *figures), (_, *measured) = (
+            [cell.strip() for cell in row.strip("|").split("|")] for row in (one, other)
+        )
+        assert [float(figure) for figure in figures] == pytest.approx([float(m) for m in measured], abs=0.005), (
+            f"{name}: run {command}"
+        )

@@ -17,11 +17,30 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mcp import Client
 
+from server import names
 from server.app import build_server
-from server.client_rules import CLIENTS, client_rules
+from server.cli.client_rules import CLIENTS, client_rules
+from tools import health
+from tools.data.cards import read_phrasings
+from tools.data.checks import row_errors
+from tools.data.generate import generate
+from tools.data.rules import rule_rows
+from tools.data.terms import Rule
+from tools.data.validate import validate_dataset
 from tools.errors import InputError, LimitError
+from tools.learning.rows import subject_rows
+from tools.learning.subjects import subject
 from tools.memory.embedder import embed
-from tools.policy.levels import LEVELS, POLICIES, RULE_FAMILIES, ModificationPolicy, PreservationLevel, level_of
+from tools.memory.entries import Entry
+from tools.policy.levels import (
+    ALWAYS_STRICT,
+    LEVELS,
+    POLICIES,
+    RULE_FAMILIES,
+    ModificationPolicy,
+    PreservationLevel,
+    level_of,
+)
 from tools.policy.pairs import judge, matrix, read_pairs
 from tools.policy.preserve import MAX_TEXT, Verdict, check_preservation
 from tools.policy.rules import read_rules, rules_file, shipped_rules
@@ -44,10 +63,38 @@ def test_every_level_policy_and_family_is_defined_once_and_for_all_of_its_names(
     assert {policy for level in LEVELS.values() for policy in level.policies} == set(POLICIES)
     assert level_of("flexible", ["rule:naming", "security:no_secrets"]) == "strict"
     phrases = [level.others_may for level in LEVELS.values()] + list(RULE_FAMILIES.values())
+    phrases += [family + mark for family in ALWAYS_STRICT for mark in ("", ":")]
     for path in [*(ROOT / "tools").rglob("*.py"), *(ROOT / "server").rglob("*.py")]:
         if path.name != "levels.py":
             text = path.read_text(encoding="utf-8")
             assert not [phrase for phrase in phrases if f'"{phrase}"' in text], f"{path} has a second copy"
+
+
+@pytest.mark.slow
+def test_whatever_makes_rows_keeps_what_rests_on_security_or_business_strict() -> None:
+    def entry(kind: str, text: str, *tags: str) -> Entry:
+        then = "2025-01-01T00:00:00Z"
+        return Entry.model_validate(
+            {"id": "mem-0", "text": text, "kind": kind, "tags": tags, "level": "flexible", "created": then}
+            | {"updated": then}
+        )
+
+    phrasings = read_phrasings()
+    entries = [
+        entry("definition", "soft hold: a reservation that lapses by itself", "business:holds"),
+        entry("rule", "Tokens come from the secret store", "security:tokens"),
+        entry("definition", "paper cut: a small flaw that many meet"),
+    ]
+    made = [row for one in entries for row in subject_rows(subject(one, phrasings), 20, seed=1)]
+    made += rule_rows([Rule(tag="business:cents", rule="Amounts are whole cents")], seed=1)
+    levels = {(tag, row.metadata.preservation_level) for row in made for tag in row.metadata.rule_compliance}
+    assert levels == {
+        ("business:holds", "strict"),
+        ("security:tokens", "strict"),
+        ("business:cents", "strict"),
+        ("definition:domain_term", "flexible"),
+    }
+    assert [error for row in made for error in row_errors(0, row)] == []
 
 
 # --- tags
@@ -170,6 +217,7 @@ def results() -> Any:
     return judge(read_pairs(), embed)
 
 
+@pytest.mark.slow
 def test_there_are_enough_pairs_of_each_language_and_level(results: Any) -> None:
     counted = matrix(results)
     assert len(results) >= 200
@@ -183,6 +231,14 @@ def test_there_are_enough_pairs_of_each_language_and_level(results: Any) -> None
 def test_labelled_pairs_are_told_apart(results: Any, level: str) -> None:
     for language, counts in matrix(results)[level].items():
         assert counts.precision >= 0.95 and counts.recall >= 0.95, f"{level} {language}: {counts}"
+
+
+def test_code_that_does_another_job_is_told_by_its_meaning_alone_and_refactorings_are_not(results: Any) -> None:
+    code = [r for r in results if r.pair.counts_for == "flexible" and r.pair.language != "prose"]
+    assert not [f"{r.pair.id}: {r.pair.why}" for r in code if not r.right]
+    by_meaning = [r for r in code if kinds(r.verdict) == {"meaning"}]
+    assert len(by_meaning) >= 15 and {r.pair.language for r in by_meaning} == {"python", "typescript", "go", "sql"}
+    assert sum(r.pair.allowed for r in code) >= 20
 
 
 def test_the_documents_tables_are_what_the_benchmark_prints(results: Any) -> None:
@@ -201,6 +257,7 @@ def _formatted(source: str, *options: str) -> str:
     return subprocess.run(command, input=source, capture_output=True, text=True, check=True).stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["errors.py", "syntax.py", "workspace.py", "data/examples.py", "policy/canonical.py"])
 def test_what_a_formatter_does_to_real_code_is_allowed_and_a_changed_token_is_not(name: str) -> None:
     source = (ROOT / "tools" / name).read_text(encoding="utf-8")
@@ -333,6 +390,46 @@ def test_a_broken_file_of_own_rules_is_refused_with_its_path(workspace: Workspac
         read_rules(workspace)
 
 
+def test_a_tag_that_differs_from_a_known_one_only_by_its_signs_is_warned_of(workspace: Workspace) -> None:
+    taught = [Rule(tag=tag, rule="Log what happened.") for tag in ("rule:no.print", "rule:small-changes", "rule:logs")]
+    generate(workspace, rules=taught, count=40, name="logs")
+    report, _ = validate_dataset(workspace, "logs")
+    (warning,) = [w for w in report.warnings if "tag" in w]
+    assert "'rule:small-changes' has no meaning, and 'rule:small_changes' has one" in warning
+    rules_file(workspace).write_text('"rule:no_print": Log, never print.\n"rule:logs": One line an event.\n')
+    warnings = validate_dataset(workspace, "logs")[0].warnings
+    assert [tag for tag in ("no.print", "small-changes", "logs") if f"tag 'rule:{tag}'" in " ".join(warnings)] == [
+        "no.print",
+        "small-changes",
+    ]
+    rules_file(workspace).write_text("- a\n")
+    report, _ = validate_dataset(workspace, "logs")
+    assert report.ok and any("rules.yaml" in warning for warning in report.warnings)
+
+
+def test_doctor_looks_at_your_own_rules_and_says_what_does_not_count(workspace: Workspace) -> None:
+    assert health.rules(workspace) == []
+    path = rules_file(workspace)
+    path.parent.mkdir(parents=True)
+    path.write_text('"rule:no_print": Log, never print.\n"business:paid_order": Paid is when it was authorized.\n')
+    conflict, good = health.rules(workspace)
+    assert (conflict.name, conflict.status) == ("rule business:paid_order", "warning") and str(path) in conflict.mend
+    assert good.status == "ok" and good.value.startswith("1 of your own")
+    path.write_text('"rules:no_print": x\n')
+    (broken,) = health.rules(workspace)
+    assert broken.status == "missing" and "family" in broken.value and broken.mend
+    assert "rules" in {finding.name for look in health.looks(workspace) for finding in look()}
+
+
+def test_a_shell_completes_the_tags_that_ship_and_your_own(workspace: Workspace) -> None:
+    assert names.tags("rule:no_") == ["rule:no_generic_errors"]
+    rules_file(workspace).parent.mkdir(parents=True)
+    rules_file(workspace).write_text('"rule:no_print": Log, never print.\n')
+    assert names.tags("rule:no_") == ["rule:no_generic_errors", "rule:no_print"]
+    rules_file(workspace).write_text("- a\n")
+    assert names.tags("rule:no_") == ["rule:no_generic_errors"]
+
+
 # --- through the doors
 
 
@@ -350,7 +447,7 @@ def test_an_agent_checks_and_reads_the_policies(workspace: Workspace) -> None:
             result = await client.call_tool("check_preservation", asked)
             value = dict(result.structured_content or {})
             assert not result.is_error and not value["allowed"] and value["violations"][0]["tag"] == STRICT
-            assert "NOT allowed" in result.content[0].text  # type: ignore[union-attr]
+            assert "NOT allowed: 1 violation." in result.content[0].text  # type: ignore[union-attr]
             refused = await client.call_tool("check_preservation", {"original": "a", "modified": "b"})
             assert refused.is_error and "level='moderate'" in refused.content[0].text  # type: ignore[union-attr]
 
@@ -365,6 +462,7 @@ def looptune(*words: str, status: int = 0) -> str:
     return done.stdout if status < 2 else done.stderr
 
 
+@pytest.mark.slow
 def test_the_command_line_checks_files_byte_for_byte(tmp_path: Path) -> None:
     one, other = tmp_path / "one.py", tmp_path / "two.py"
     one.write_bytes(f"x = 1\n# {STRICT}\n".encode())
@@ -384,6 +482,7 @@ def test_the_client_rules_name_every_level_the_checker_and_the_context_window(cl
     assert text.startswith("---\n") == (client == "cursor")
 
 
+@pytest.mark.slow
 def test_the_client_rules_are_written_once_and_over_a_file_only_when_told(tmp_path: Path) -> None:
     path = tmp_path / "rules" / "looptune.mdc"
     looptune("rules", "cursor", "--write", str(path))

@@ -17,6 +17,8 @@ from conftest import TERM, TINY
 from mcp import Client, StdioServerParameters
 
 from tools.files import read_json
+from tools.jobs import record
+from tools.training.config import preset
 from tools.workspace import Workspace
 
 QUICK = {"base": TINY, "epochs": 1, "batch_size": 8, "learning_rate": 0.01}
@@ -42,6 +44,7 @@ async def finished(client: Client, job: str) -> dict[str, Any]:
     return status
 
 
+@pytest.mark.slow
 def test_an_agent_takes_a_term_from_examples_to_an_answering_gguf(with_bases: Workspace) -> None:
     async def job() -> None:
         async with Client(parameters(with_bases)) as client:
@@ -72,6 +75,7 @@ def test_an_agent_takes_a_term_from_examples_to_an_answering_gguf(with_bases: Wo
     assert gguf.read_bytes()[:4] == b"GGUF"
 
 
+@pytest.mark.slow
 def test_a_worker_outlives_its_server_and_the_next_server_finds_it(
     with_bases: Workspace, dataset: Callable[..., str]
 ) -> None:
@@ -96,6 +100,55 @@ def test_a_worker_outlives_its_server_and_the_next_server_finds_it(
     assert anyio.run(follow, run)["state"] == "stopped"
 
 
+@pytest.mark.slow
+def test_two_servers_and_the_command_line_start_one_run_for_one_key(
+    with_bases: Workspace, dataset: Callable[..., str]
+) -> None:
+    """Both servers are asked in the same moment, and the command line meanwhile."""
+    name, found = dataset(), []
+    asked = {"dataset": name, "preset": "tiny", "idempotency_key": "nightly"}
+    words = [sys.executable, "-P", "-m", "server.cli", "call", "start_training", "--json"]
+    words += [f"{key}={value}" for key, value in asked.items()]
+
+    async def ask(client: Client) -> None:
+        found.append(await call(client, "start_training", **asked))
+
+    async def type_it() -> None:
+        found.append(json.loads((await anyio.run_process(words)).stdout))
+
+    async def race() -> None:
+        async with Client(parameters(with_bases)) as one, Client(parameters(with_bases)) as other:
+            async with anyio.create_task_group() as group:
+                for client in (one, other):
+                    group.start_soon(ask, client)
+                group.start_soon(type_it)
+            await finished(one, found[0]["id"])
+
+    anyio.run(race)
+    assert len({answer["id"] for answer in found}) == 1 and sum(answer["new"] for answer in found) == 1
+    folder = with_bases.run(found[0]["id"])
+    assert with_bases.names(with_bases.runs, "state.json") == [folder.name]
+    assert (folder / "log").read_text().count("step 0: validation loss") == 1, "a second worker was started"
+
+
+@pytest.mark.slow
+def test_a_server_that_starts_sets_a_queue_going_whose_workers_are_gone(
+    with_bases: Workspace, dataset: Callable[..., str]
+) -> None:
+    """As after the machine went down; nothing is called, and the server answers at once."""
+    job = record.create(with_bases, "train", "x", preset("tiny", dataset=dataset()).model_dump())[0]
+    (job.folder / "pid.json").write_text(json.dumps({"pid": 2**22 + 1, "created": 0.0}))
+
+    async def look() -> None:
+        async with Client(parameters(with_bases)) as client:
+            await client.list_tools()
+            await anyio.to_thread.run_sync(record.wait, job.folder, 60)  # which looks, and tends nothing
+
+    anyio.run(look)
+    assert record.read(job.folder).state == "finished"
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("unbuffered", [True, False])
 def test_stdout_carries_the_protocol_alone(with_bases: Workspace, tmp_path: Path, unbuffered: bool) -> None:
     """Whatever a library prints, at import, from C, or at exit."""
@@ -148,3 +201,34 @@ def test_the_server_ends_as_soon_as_its_client_leaves(workspace: Workspace) -> N
     assert server.stdin
     server.stdin.close()
     assert server.wait(timeout=20) == 0
+
+
+@pytest.mark.slow
+def test_twenty_clients_worth_of_calls_are_answered_while_a_training_runs(
+    with_bases: Workspace, dataset: Callable[..., str]
+) -> None:
+    name = dataset(80)
+    slow = {**QUICK, "epochs": 100, "batch_size": 4, "eval_every": 1000, "save_every": 1000}
+    answered: list[str] = []
+
+    async def one(client: Client, run: str, number: int) -> None:
+        status = await call(client, "training_status", run=run)
+        await client.read_resource("run://index")
+        refused = await client.call_tool("training_status", {"run": f"nope-{number}"})
+        assert refused.is_error
+        answered.append(status["state"])
+
+    async def talk() -> None:
+        async with Client(parameters(with_bases)) as client:
+            run = (await call(client, "start_training", dataset=name, settings=slow))["id"]
+            while (await call(client, "training_status", run=run, wait_seconds=1))["step"] < 1:
+                pass
+            with anyio.fail_after(45):
+                async with anyio.create_task_group() as group:
+                    for number in range(20):
+                        group.start_soon(one, client, run, number)
+            still = await call(client, "training_status", run=run)
+            assert answered == ["running"] * 20 and still["state"] == "running", still
+            await call(client, "cancel_training", run=run)
+
+    anyio.run(talk)

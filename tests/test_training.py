@@ -1,113 +1,60 @@
-"""The training loop: the packed pass is the plain one, a killed run ends like an undisturbed one, limits hold.
+"""The training loop: the packed pass is the plain one, only answers are trained, figures are kept, bad numbers stop it.
 
 .venv/bin/python -P -m pytest tests/test_training.py
 """
 
 import json
 import os
-import shutil
-import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pytest
 from conftest import TINY
+from hypothesis import given
+from hypothesis import strategies as st
+from trainings import job_of, make_lookalike, trained, trainer_of
 
 from tools.data.datasets import read_split
-from tools.data.examples import Example
+from tools.data.examples import Example, read_examples
 from tools.data.tokens import EncodedRow, encode, encode_prompt
-from tools.errors import CheckError, InputError, LimitError, NotFoundError
+from tools.errors import CheckError
 from tools.files import read_json, sha256
 from tools.jobs import record
 from tools.jobs.worker import main as do_job
 from tools.models.bases import EMBEDDED
-from tools.training.config import ALIASES, ALL_LINEARS, TrainingConfig, preset, preset_keys, preset_names
+from tools.models.load import load_tokenizer
+from tools.training.config import TrainingConfig, preset
 from tools.training.loop import Trainer
 from tools.training.metrics import read_metrics
 from tools.training.plan import plan_training
-from tools.training.start import resume_training
+from tools.training.schedule import VALID_ROWS, batch_places, data_order, step_count, valid_places
 from tools.workspace import Workspace
 
-
-def job_of(workspace: Workspace, dataset: str, **changes: Any) -> record.Job:
-    config = preset("embedded", dataset=dataset, base=TINY, **{"batch_size": 8, "epochs": 1, **changes})
-    return record.create(workspace, "train", dataset, config.model_dump())[0]
+ROOT = Path(__file__).resolve().parent.parent
 
 
-def trainer_of(workspace: Workspace, dataset: str, **changes: Any) -> Trainer:
-    job = job_of(workspace, dataset, **changes)
-    train, valid, _ = read_split(workspace, dataset)
-    return Trainer(TrainingConfig.model_validate(job.config), workspace.bases / TINY, job, train, valid)
-
-
-def trained(job: record.Job) -> record.State:
-    assert do_job(job.folder) == 0, record.read(job.folder).reason
-    return record.read(job.folder)
-
-
-@pytest.mark.parametrize("name", preset_names())
-def test_a_preset_is_a_complete_recipe(name: str) -> None:
-    """Every key is a field of the model, every value stands as the file has it, and what decides is not left out."""
-    config, keys = preset(name, dataset="holds"), preset_keys(name)
-    assert (config.rank, config.alpha, config.scale) == (16, 32, 2.0)
-    assert config.targets == list(ALL_LINEARS)
-    assert {key: getattr(config, key) for key in keys} == keys
-    decided = {"base", "rank", "alpha", "learning_rate", "schedule", "batch_size", "epochs", "max_length", "seed"}
-    assert decided | {"gradient_checkpointing", "eval_every", "save_every", "memory_limit_gb"} <= keys.keys()
-    assert TrainingConfig.model_validate_json(config.model_dump_json()) == config
-
-
-def test_presets_are_for_the_embedded_base_tests_an_m1_max_and_cuda_and_keep_their_short_names() -> None:
-    assert preset_names() == ["qwen2.5-coder-7b-cuda", "qwen2.5-coder-7b-m1max", "smollm2-135m", "tiny"]
-    for short, name in ALIASES.items():
-        assert preset(short, dataset="holds") == preset(name, dataset="holds")
-    target = preset("qwen2.5-coder-7b", dataset="holds")
-    assert target.gradient_checkpointing and target.memory_limit_gb == 16 and target.device == "metal"
-    assert preset("qwen2.5-coder-7b", dataset="holds", max_length=4096).pack_tokens == 4096
-
-
-def test_a_config_refuses_unknown_keys_and_contradictions() -> None:
-    with pytest.raises(InputError, match="ranks is not a setting"):
-        preset("embedded", dataset="holds", ranks=3)
-    with pytest.raises(InputError, match="must hold at least one row"):
-        preset("embedded", dataset="holds", max_length=512, pack_tokens=100)
-    with pytest.raises(InputError, match="targets"):
-        preset("embedded", dataset="holds", targets=["lm_head"])
-    with pytest.raises(InputError, match="names a matrix twice"):
-        preset("embedded", dataset="holds", targets=["q_proj", "q_proj"])
-    with pytest.raises(NotFoundError, match="embedded"):
-        preset("nope", dataset="holds")
-
-
-@pytest.mark.parametrize("kind", ["llama", "qwen2"])
-def test_the_packed_pass_has_the_loss_and_gradients_of_each_row_on_its_own(
-    with_bases: Workspace, dataset: Callable[..., str], kind: Literal["llama", "qwen2"], tmp_path: Path
-) -> None:
-    from tools.models.load import load
-    from tools.models.tiny import make_tiny
-
-    make_tiny(with_bases.bases / EMBEDDED, tmp_path, kind=kind)
-    model, tokenizer = load(tmp_path)
+def with_lora(model: Any, keys: Sequence[str]) -> None:
+    """Give `model` an adapter whose B is not zero, which would hide A's gradient."""
     import mlx.core as mx
-    import mlx.nn as nn
     from mlx.utils import tree_flatten
     from mlx_lm.tuner.utils import linear_to_lora_layers
 
-    from tools.training.packed import pack_loss, packs_of
-
-    chat = Example(instruction="And then?", output="It lapses.", history=[("What is a hold?", "A hold on a seat.")])
-    rows = encode(tokenizer, [*read_split(with_bases, dataset())[0][:5], chat], 512).rows
-    assert len(rows[-1].spans) == 2
     model.freeze()
     mx.random.seed(1)
-    linear_to_lora_layers(model, -1, {"rank": 4, "scale": 2.0, "dropout": 0.0})
-    model.update_modules(model.children())
-    for name, value in tree_flatten(model.trainable_parameters()):  # B starts at zero, which would hide A's gradient
+    linear_to_lora_layers(model, -1, {"rank": 4, "scale": 2.0, "dropout": 0.0, "keys": list(keys)})
+    model.train()
+    for name, value in tree_flatten(model.trainable_parameters()):
         if name.endswith("lora_b"):
             model.load_weights([(name, mx.random.normal(value.shape) * 0.02)], strict=False)
+
+
+def row_by_row(model: Any, rows: Sequence[EncodedRow]) -> tuple[Any, Any]:
+    """The summed loss of rows, each on its own through the model itself, and its gradients."""
+    import mlx.core as mx
+    import mlx.nn as nn
 
     def plain(parameters: Any) -> Any:
         model.update(parameters)
@@ -118,26 +65,145 @@ def test_the_packed_pass_has_the_loss_and_gradients_of_each_row_on_its_own(
             total = total + losses[0, mx.array(row.positions) - 1].sum()
         return total
 
-    def packed(checkpointing: bool) -> Any:
+    return mx.value_and_grad(plain)(model.trainable_parameters())  # type: ignore[no-any-return]
+
+
+KEYS = ["self_attn.q_proj", "self_attn.v_proj", "self_attn.o_proj", "mlp.gate_proj", "mlp.up_proj"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "bits"), [("llama", 32), ("qwen2", 4), ("mistral", 32), ("qwen3", 32)])
+def test_both_ways_through_a_pack_have_the_loss_and_gradients_of_each_row_on_its_own(
+    with_bases: Workspace, dataset: Callable[..., str], kind: Any, bits: int, tmp_path: Path
+) -> None:
+    from tools.models.load import load
+    from tools.models.quantized import quantize
+    from tools.models.tiny import make_tiny
+
+    base = tmp_path / "full"
+    if kind in ("llama", "qwen2"):
+        base.mkdir()
+        make_tiny(with_bases.bases / EMBEDDED, base, kind=kind)
+    else:
+        make_lookalike(with_bases.bases / TINY, base, kind)
+    if bits == 4:
+        full, base = base, tmp_path / "packed"
+        base.mkdir()
+        quantize(full, base)
+    model, tokenizer = load(base, packed=True)
+    import mlx.core as mx
+    from mlx.utils import tree_flatten
+
+    from tools.training import fast, packed
+
+    chat = Example(instruction="And then?", output="It lapses.", history=[("What is a hold?", "A hold on a seat.")])
+    rows = encode(tokenizer, [*read_split(with_bases, dataset())[0][:3], chat], 512).rows
+    assert len(rows[-1].spans) == 2
+    with_lora(model, KEYS)
+    assert packed.fits(model) and not fast.fits(model, dropout=0.1)
+    assert fast.fits(model, dropout=0.0) == (kind != "qwen3")
+    groups = packed.groups_of(rows, 180, lanes=2)
+    assert len(groups) > 1 and max(len(group) for group in groups) == 2
+
+    def packs(way: Any, checkpointing: bool) -> Any:
         def loss(parameters: Any) -> Any:
             model.update(parameters)
-            return sum(pack_loss(model, pack, checkpointing) for pack in packs_of(rows, 128))
+            return sum(way(model, pack, checkpointing) for group in groups for pack in group)
 
         return loss
 
     parameters = model.trainable_parameters()
-    expected, gradients = mx.value_and_grad(plain)(parameters)
-    assert len(packs_of(rows, 128)) > 1
+    expected, gradients = row_by_row(model, rows)
+    for way in (packed.pack_loss, fast.pack_loss) if kind != "qwen3" else (packed.pack_loss,):
+        for checkpointing in (False, True):
+            found, other_gradients = mx.value_and_grad(packs(way, checkpointing))(parameters)
+            assert abs(found.item() - expected.item()) < 1e-5 * abs(expected.item())
+            for (name, a), (_, b) in zip(tree_flatten(gradients), tree_flatten(other_gradients), strict=True):
+                assert mx.allclose(a, b, rtol=1e-3, atol=1e-4), name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["granite", "gemma", "smollm3"])
+def test_a_model_that_only_looks_like_a_llama_is_trained_row_by_row_on_its_own_function(
+    with_bases: Workspace, dataset: Callable[..., str], kind: Any, tmp_path: Path
+) -> None:
+    """Granite and Gemma multiply what Llama does not, SmolLM3 leaves rotary embeddings out of its first layer here."""
+    import mlx.core as mx
+    from mlx.utils import tree_flatten, tree_map
+
+    from tools.training import fast, packed
+    from tools.training.passes import Passes, load_for_training
+
+    config = preset("tiny", dataset="any")
+    model, tokenizer = load_for_training(make_lookalike(with_bases.bases / TINY, tmp_path / kind, kind), config)
+    with_lora(model, KEYS)
+    rows = encode(tokenizer, read_split(with_bases, dataset())[0][:3], 512).rows
+    trained = sum(row.trained for row in rows)
+    parameters = model.trainable_parameters()
+    expected, gradients = row_by_row(model, rows)
     for checkpointing in (False, True):
-        found, packed_gradients = mx.value_and_grad(packed(checkpointing))(parameters)
-        assert abs(found.item() - expected.item()) < 1e-3 * abs(expected.item())
-        for (name, a), (_, b) in zip(tree_flatten(gradients), tree_flatten(packed_gradients), strict=True):
-            assert mx.allclose(a, b, rtol=1e-3, atol=1e-4), name
+        model.update(parameters)
+        passes = Passes(model, config.model_copy(update={"gradient_checkpointing": checkpointing}))
+        assert (passes.way, passes.lanes) == ("autodiff, row by row", 1)
+        parts = [passes.gradients(group, trained) for group in passes.groups(rows)]
+        assert len(parts) == len(rows)
+        assert sum(loss for loss, _ in parts) * trained == pytest.approx(expected.item(), rel=1e-5)
+        found = parts[0][1]
+        for _, more in parts[1:]:
+            found = tree_map(mx.add, found, more)
+        for (name, a), (_, b) in zip(tree_flatten(gradients), tree_flatten(found), strict=True):
+            assert mx.allclose(a, b * trained, rtol=1e-3, atol=1e-4), name
+        assert sum(passes.loss(group) for group in passes.groups(rows)) == pytest.approx(expected.item(), rel=1e-5)
+
+    model.update(parameters)
+    assert not packed.fits(model) and not fast.fits(model, dropout=0.0)
+    ((pack,),) = packed.groups_of(rows, 4096)
+    wrong = fast.pack_loss(model, pack).item()
+    assert abs(wrong - expected.item()) > 1e-4 * expected.item(), "the packed pass would have done as well"
+
+
+@given(
+    rows=st.integers(1, 60),
+    batch=st.integers(1, 90),
+    epochs=st.integers(1, 3),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_every_epoch_takes_each_row_once_whatever_the_batch_size(rows: int, batch: int, epochs: int, seed: int) -> None:
+    config = TrainingConfig(base="any", dataset="any", batch_size=batch, epochs=epochs, seed=seed)
+    steps = step_count(rows, config)
+    assert (steps - 1) * batch < rows * epochs <= steps * batch
+    backwards = {step: batch_places(rows, config, step) for step in reversed(range(steps))}  # a step knows no other
+    places = [place for step in range(steps) for place in batch_places(rows, config, step)]
+    assert places == [place for step in range(steps) for place in backwards[step]] and len(places) == steps * batch
+    for epoch in range(epochs):
+        order = places[epoch * rows : (epoch + 1) * rows]
+        assert sorted(order) == list(range(rows)) and order == data_order(rows, seed, epoch)
+
+
+def test_packs_hold_every_token_of_the_core_rows_once_and_no_other(with_bases: Workspace) -> None:
+    """Each row is read back out of its pack: the beginning that the pack's rows share, and its own tokens."""
+    from tools.training.packed import groups_of
+
+    tokenizer = load_tokenizer(with_bases.bases / TINY)
+    rows = encode(tokenizer, read_examples(ROOT / "datasets" / "core" / "valid.jsonl")[::3], 1024).rows
+    config = TrainingConfig(base="any", dataset="any", max_length=1024)
+    read = shared = 0
+    for step in range(step_count(len(rows), config)):
+        batch = [rows[place] for place in batch_places(len(rows), config, step)]
+        packs = [pack for group in groups_of(batch, config.pack_tokens, lanes=2) for pack in group]
+        # the last token of a row is only predicted
+        unpacked = [
+            (*pack.tokens[: pack.prefix], *pack.tokens[begin:end]) for pack in packs for begin, end in pack.spans
+        ]
+        assert sorted(unpacked) == sorted(row.ids[:-1] for row in batch)
+        tokens = sum(len(pack.tokens) for pack in packs)
+        twice = sum(pack.prefix * (len(pack.spans) - 1) for pack in packs)
+        assert tokens + twice == sum(len(row.ids) - 1 for row in batch)
+        read, shared = read + tokens, shared + twice
+    assert read > shared > 0, "rows under one template begin alike"
 
 
 def test_only_answers_are_trained_and_every_answer_ends(with_bases: Workspace, dataset: Callable[..., str]) -> None:
-    from tools.models.load import load_tokenizer
-
     tokenizer = load_tokenizer(with_bases.bases / TINY)
     rows = read_split(with_bases, dataset())[0]
     for row, encoded in zip(rows, encode(tokenizer, rows, 512).rows, strict=True):
@@ -147,8 +213,6 @@ def test_only_answers_are_trained_and_every_answer_ends(with_bases: Workspace, d
 
 
 def test_of_a_conversation_every_answer_is_trained_and_nothing_else(with_bases: Workspace) -> None:
-    from tools.models.load import load_tokenizer
-
     tokenizer = load_tokenizer(with_bases.bases / TINY)
     history = [("What is a hold?", "A hold on a seat."), ("For how long?", "15 minutes.")]
     encoded = encode(tokenizer, [Example(instruction="And then?", output="It lapses.", history=history)], 512).rows[0]
@@ -160,22 +224,7 @@ def test_of_a_conversation_every_answer_is_trained_and_nothing_else(with_bases: 
     assert short.positions == [*range(*encoded.spans[0]), encoded.spans[1][0]]
 
 
-def test_a_row_that_is_cut_is_named_in_the_plan_the_log_and_the_result(
-    with_bases: Workspace, dataset: Callable[..., str]
-) -> None:
-    name = dataset()
-    plan = plan_training(with_bases, preset("embedded", dataset=name, base=TINY, max_length=50))
-    assert 0 < plan.truncated_rows == len(plan.truncated_lines) < plan.rows + plan.dropped_rows
-    assert (
-        f"{plan.truncated_rows} rows are longer than 50 tokens" in plan.verdict
-        and "raise max_length" in plan.advice.casefold()
-    )
-    job = job_of(with_bases, name, max_length=50)
-    record.start(with_bases, job)
-    assert record.wait(job.folder, 90).result["truncated_rows"] == plan.truncated_rows
-    assert f"lines {plan.truncated_lines[0]}, " in (job.folder / "log").read_text()
-
-
+@pytest.mark.slow
 def test_packs_of_any_size_accumulate_to_the_large_batch(with_bases: Workspace, dataset: Callable[..., str]) -> None:
     """16 rows in one pass, and in packs of about one row, take the optimizer to the same place."""
     import mlx.core as mx
@@ -190,6 +239,7 @@ def test_packs_of_any_size_accumulate_to_the_large_batch(with_bases: Workspace, 
         assert mx.allclose(value, ends[1][key], rtol=1e-2, atol=2e-5), key
 
 
+@pytest.mark.slow
 def test_some_matrices_can_be_chosen_and_mlx_lm_is_told_which(
     with_bases: Workspace, dataset: Callable[..., str]
 ) -> None:
@@ -202,6 +252,7 @@ def test_some_matrices_can_be_chosen_and_mlx_lm_is_told_which(
     load(with_bases.bases / TINY, job.folder / "adapter")
 
 
+@pytest.mark.slow
 def test_the_adapter_loads_in_plain_mlx_lm(with_bases: Workspace, dataset: Callable[..., str]) -> None:
     job = job_of(with_bases, dataset())
     state = trained(job)
@@ -218,101 +269,7 @@ def test_the_adapter_loads_in_plain_mlx_lm(with_bases: Workspace, dataset: Calla
     assert done.returncode == 0 and "Generation: 3 tokens" in done.stdout, done.stderr
 
 
-@pytest.mark.parametrize("moment", ["before the first checkpoint", "after a checkpoint", "while one is written"])
-def test_a_run_killed_and_resumed_ends_with_the_bytes_of_one_that_was_not(
-    with_bases: Workspace, dataset: Callable[..., str], moment: str
-) -> None:
-    """kill -9 of the real worker, with dropout on."""
-    name = dataset()
-    changes = {"epochs": 4, "dropout": 0.1, "save_every": 4, "eval_every": 8}
-    straight, killed = job_of(with_bases, name, **changes), job_of(with_bases, name, **changes)
-    trained(straight)
-
-    record.start(with_bases, killed)
-    checkpoints = killed.folder / "checkpoints"
-    signs: dict[str, Callable[[], bool]] = {
-        "before the first checkpoint": lambda: bool(record.Job(killed.folder).state.started),
-        "after a checkpoint": lambda: (checkpoints / "step-000004").is_dir(),
-        "while one is written": lambda: bool(list(checkpoints.glob(".step-*"))),
-    }
-    while not signs[moment]() and record.read(killed.folder).state in record.ACTIVE:
-        pass
-    os.kill(read_json(killed.folder / "pid.json")["pid"], signal.SIGKILL)
-    assert record.wait(killed.folder, 20).state in ("failed", "finished")
-    record.Job(killed.folder).save(state="queued")
-    trained(killed)
-
-    for left, right in ((straight, killed),):
-        one, other = (sha256(job.folder / "adapter" / "adapters.safetensors") for job in (left, right))
-        assert one == other
-        assert (
-            read_json(left.folder / "state.json")["result"]["valid_loss"]
-            == (read_json(right.folder / "state.json")["result"]["valid_loss"])
-        )
-    assert not list(checkpoints.glob(".step-*/progress.json"))
-
-
-def test_a_training_stops_at_its_memory_limit_keeps_a_checkpoint_and_goes_on_as_it_suggests(
-    with_bases: Workspace, dataset: Callable[..., str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What the process holds is grown for real, by half a gigabyte at the third step."""
-    from tools.training import loop
-
-    name, hoard = dataset(80), []
-    straight = job_of(with_bases, name)
-    limit = trained(straight).result["peak_memory_gb"] + 0.3
-    job, step = job_of(with_bases, name, memory_limit_gb=limit), loop.Trainer._step
-
-    def grown(self: Trainer, number: int) -> Any:
-        if number == 3:
-            hoard.append(bytearray(b"1" * 500_000_000))
-        return step(self, number)
-
-    monkeypatch.setattr(loop.Trainer, "_step", grown)
-    assert do_job(job.folder) == 1
-    state = record.read(job.folder)
-    assert state.state == "stopped" and state.reason.startswith("memory limit: the training came to "), state.reason
-    assert f"resume={job.id!r}" in state.next_step or "raise memory_limit_gb" in state.next_step
-    assert (job.folder / "checkpoints" / "step-000004").is_dir()
-
-    hoard.clear()
-    monkeypatch.undo()
-    monkeypatch.setenv("LOOPTUNE_HOME", str(with_bases.home))
-    with pytest.raises(InputError, match="keeps its rank"):
-        resume_training(with_bases, job.id, {"rank": 8})
-    resume_training(with_bases, job.id, {"memory_limit_gb": 4.0})
-    state = record.wait(job.folder, 120)
-    assert state.state == "finished", record.log_tail(job.folder)
-    one, other = (sha256(run.folder / "adapter" / "adapters.safetensors") for run in (straight, job))
-    assert one == other
-
-
-def test_a_limit_below_what_the_base_takes_stops_before_the_first_step(
-    with_bases: Workspace, dataset: Callable[..., str]
-) -> None:
-    job = job_of(with_bases, dataset(), memory_limit_gb=0.05)
-    assert do_job(job.folder) == 1
-    state = record.read(job.folder)
-    assert (state.state, state.step) == ("stopped", 0) and "memory limit" in state.reason
-    assert "smaller base" in state.next_step
-
-
-def test_the_suggestion_at_the_memory_limit_fits_by_the_estimate(
-    with_bases: Workspace, dataset: Callable[..., str]
-) -> None:
-    from tools.models.shapes import known_shape
-    from tools.training.estimate import Pass, fitting_settings, peak_gb
-
-    info = known_shape("qwen2.5-coder-7b-instruct-4bit")
-    assert info
-    config = preset("qwen2.5-coder-7b", dataset="holds", gradient_checkpointing=False)
-    rows = [EncodedRow(tuple(range(900)), 300), EncodedRow(tuple(range(2000)), 100)]
-    changes = fitting_settings(info, config, rows, used_gb=15.8, limit_gb=16, device_name="metal")
-    assert changes
-    changed = config.model_copy(update=changes)
-    assert peak_gb(info, changed, Pass.full(changed.pack_tokens, 2000, 0.9), "metal") < 16
-
-
+@pytest.mark.slow
 def test_a_run_ends_early_when_patience_is_over_and_its_best_checkpoint_stays(
     with_bases: Workspace, dataset: Callable[..., str]
 ) -> None:
@@ -329,6 +286,87 @@ def test_a_run_ends_early_when_patience_is_over_and_its_best_checkpoint_stays(
     assert left == [best["checkpoint"], *last]
     marked = job.folder / "checkpoints" / best["checkpoint"] / "adapters.safetensors"
     assert sha256(marked) == sha256(job.folder / "adapter" / "adapters.safetensors")
+
+
+@given(rows=st.integers(1, 2000), seed=st.integers(0, 2**32 - 1))
+def test_the_rows_of_an_evaluation_stand_evenly_over_the_split(rows: int, seed: int) -> None:
+    places = valid_places(rows, seed)
+    assert places == valid_places(rows, seed) and len(places) == min(rows, VALID_ROWS)
+    gaps = {after - before for before, after in zip([places[-1] - rows, *places], places, strict=False)}
+    assert places[0] >= 0 and places[-1] < rows and gaps <= {rows // len(places), -(-rows // len(places))}
+
+
+@pytest.mark.slow
+def test_the_validation_loss_is_measured_on_every_kind_of_rows(
+    with_bases: Workspace, dataset: Callable[..., str]
+) -> None:
+    """The split of the core dataset begins with forty rows of one of its seven kinds."""
+    core = read_examples(ROOT / "datasets" / "core" / "valid.jsonl")
+    assert {row.kind for row in core[:VALID_ROWS]} != {row.kind for row in core}
+    for seed in range(20):
+        assert {core[place].kind for place in valid_places(len(core), seed)} == {row.kind for row in core}
+
+    name = dataset(200)
+    valid = read_split(with_bases, name)[1]
+    plan = plan_training(with_bases, preset("tiny", dataset=name))
+    assert (plan.evaluated_rows, plan.valid_rows) == (VALID_ROWS, len(valid)) and len(valid) > VALID_ROWS
+    assert f"measured on {VALID_ROWS} of {len(valid)} rows" in " ".join(plan.assumptions)
+    trainer = trainer_of(with_bases, name)
+    evaluated = [valid[place] for place in valid_places(len(valid), trainer.config.seed)]
+    assert trainer.valid_data == encode(load_tokenizer(with_bases.bases / TINY), evaluated, 512).rows
+    result = trainer.train()
+    assert (result["evaluated_rows"], result["valid_rows"]) == (VALID_ROWS, len(valid))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("moment", "said", "advice"),
+    [
+        ("the base", "The validation loss before the first step is nan", "looptune doctor --model tiny"),
+        ("a step", "The loss of step 2 is nan", "lower learning_rate"),
+        ("an evaluation", "The validation loss after step 2 is nan", "lower learning_rate"),
+    ],
+)
+def test_a_loss_that_is_no_number_ends_the_run_as_failed_and_is_never_the_best(
+    with_bases: Workspace,
+    dataset: Callable[..., str],
+    monkeypatch: pytest.MonkeyPatch,
+    moment: str,
+    said: str,
+    advice: str,
+) -> None:
+    """The model itself is broken at that moment of a whole run."""
+    import mlx.core as mx
+
+    job = job_of(with_bases, dataset(), eval_every=2, save_every=1)
+    step, validate = Trainer._step, Trainer._validate
+
+    def spoil(trainer: Trainer) -> None:
+        norm = trainer.model.model.norm
+        norm.weight = mx.full(norm.weight.shape, float("nan"))
+
+    def spoilt_step(self: Trainer, number: int) -> Any:
+        if moment == "a step" and number == 1:
+            spoil(self)
+        found = step(self, number)
+        if moment == "an evaluation" and number == 1:
+            spoil(self)
+        return found
+
+    def spoilt_validation(self: Trainer, number: int) -> bool:
+        if moment == "the base":
+            spoil(self)
+        return validate(self, number)
+
+    monkeypatch.setattr(Trainer, "_step", spoilt_step)
+    monkeypatch.setattr(Trainer, "_validate", spoilt_validation)
+    assert do_job(job.folder) == 1
+    state = record.read(job.folder)
+    assert state.state == "failed" and state.reason.startswith(said), state.reason
+    assert advice in state.next_step and ("not a number" in state.reason) == (moment != "the base")
+    kept = [path.name for path in (job.folder / "checkpoints").glob("step-*")]
+    assert kept == ([] if moment == "the base" else ["step-000001"])
+    assert not (job.folder / "checkpoints" / "best.json").exists() and not (job.folder / "adapter").exists()
 
 
 def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_rows_of_the_step(
@@ -348,78 +386,6 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_rows_of_the_step(
     lines = (with_bases.dataset(name) / "train.jsonl").read_text().splitlines()
     assert bad["step"] == 2 and len(bad["rows"]) == 8
     assert [json.loads(lines[line - 1])["id"] for line in bad["lines"]] == [row["id"] for row in bad["rows"]]
-
-
-def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_is_taken(
-    with_bases: Workspace, dataset: Callable[..., str]
-) -> None:
-    name, changes = dataset(), {"save_every": 1, "dropout": 0.1, "keep_checkpoints": 4}
-    straight, job = job_of(with_bases, name, **changes), job_of(with_bases, name, **changes)
-    trained(straight)
-    trained(job)
-    newest = job.folder / "checkpoints" / "step-000004" / "optimizer.safetensors"
-    newest.write_bytes(newest.read_bytes()[:-8] + b"12345678")
-    job = record.Job(job.folder)
-    job.save(state="queued")
-    record.start(with_bases, job)
-    assert record.wait(job.folder, 60).state == "finished"
-    assert (job.folder / "checkpoints" / "broken-step-000004").is_dir()
-    assert "an earlier one is taken" in (job.folder / "log").read_text()
-    one, other = (sha256(run.folder / "adapter" / "adapters.safetensors") for run in (straight, job))
-    assert one == other
-
-
-def test_a_run_does_not_go_on_with_other_data(with_bases: Workspace, dataset: Callable[..., str]) -> None:
-    job = job_of(with_bases, dataset())
-    trained(job)
-    setup = read_json(job.folder / "setup.json")
-    assert setup["config"]["rank"] == 16 and setup["device"] == "cpu" and "mlx" in setup["versions"]
-    assert len(setup["train_sha256"]) == len(setup["base_sha256"]) == 64
-    (job.folder / "setup.json").write_text(json.dumps({**setup, "train_sha256": "0" * 64}))
-    record.Job(job.folder).save(state="queued")
-    assert do_job(job.folder) == 1
-    assert "train_sha256 changed since" in record.read(job.folder).reason
-
-
-def test_a_disk_that_fills_up_ends_the_run_with_the_last_checkpoint_whole(
-    with_bases: Workspace, dataset: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """On a real small disk, where this machine lets one be mounted."""
-    from tools.training import checkpoints
-
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "none", str(disk)], capture_output=True)
-    if mounted.returncode:
-        pytest.skip("no file system can be mounted here")
-    try:
-        trainer = trainer_of(with_bases, dataset(), epochs=3, keep_checkpoints=1)
-        (trainer.run / "checkpoints").symlink_to(disk, target_is_directory=True)
-        trainer.min_free_gb = 0.0
-        trainer._resume()
-        trainer._save(1)
-        filler = disk / "filler"
-        filler.write_bytes(b"1" * (shutil.disk_usage(disk).free - 100_000))  # a checkpoint takes 0.4 MB
-        with pytest.raises(LimitError, match="The checkpoint after step 2"):
-            trainer._save(2)
-        monkeypatch.setattr(checkpoints, "require_space", lambda *given: None)  # somebody else filled it meanwhile
-        with pytest.raises(LimitError, match="No space left"):
-            trainer._save(2)
-        whole = checkpoints.latest(trainer.run)
-        assert whole and whole.name == "step-000001" and not list(disk.glob(".step-*"))
-    finally:
-        subprocess.run(["umount", str(disk)], check=True)
-
-
-def test_a_cancelled_training_keeps_a_checkpoint(with_bases: Workspace, dataset: Callable[..., str]) -> None:
-    job = job_of(with_bases, dataset(), epochs=50, save_every=1000)
-    record.start(with_bases, job)
-    while not record.read(job.folder).step:
-        assert record.read(job.folder).state in record.ACTIVE, record.log_tail(job.folder)
-    record.cancel(job.folder)
-    state = record.wait(job.folder, 30)
-    assert state.state == "stopped" and f"resume={job.id!r}" in state.next_step
-    assert list((job.folder / "checkpoints").glob("step-*/progress.json"))
 
 
 def test_metrics_hold_a_line_a_step_and_tensorboard_and_the_profile_the_same(
@@ -470,36 +436,3 @@ def test_the_curves_are_a_picture_and_text(tmp_path: Path) -> None:
     drawn = curves_text(lines, 70, 12, color=False)
     assert "loss" in drawn and "validation" in drawn and max(map(len, drawn.splitlines())) <= 70
     assert curves_text(lines[:1], 70, 12) == ""
-
-
-def test_the_7b_preset_is_planned_without_the_base_and_without_rows(
-    workspace: Workspace, dataset: Callable[..., str]
-) -> None:
-    plan = plan_training(workspace, preset("qwen2.5-coder-7b-m1max", dataset=""))
-    assert plan.fits and plan.device == "metal" and 5 < plan.peak_memory_gb < 16
-    assert plan.headroom_gb == pytest.approx(16 - plan.peak_memory_gb, abs=0.02)
-    assert plan.trainable_parameters == 40_370_176 and plan.memory_parts_gb["weights"] == pytest.approx(4.28, abs=0.01)
-    said = " ".join(plan.assumptions)
-    assert "published shape" in said and "Without a dataset" in said and "runs on metal" in said
-    largest = plan_training(
-        workspace, preset("qwen2.5-coder-7b", dataset="", pack_tokens=plan.fits_up_to["pack_tokens"])
-    )
-    assert largest.fits_up_to == plan.fits_up_to
-    full = plan_training(workspace, preset("qwen2.5-coder-7b", dataset="", base="qwen2.5-coder-7b-instruct"))
-    assert not full.fits and "does not fit" in full.verdict and "smaller base" in full.advice
-    with_rows = plan_training(workspace, preset("qwen2.5-coder-7b", dataset=dataset()))
-    assert with_rows.rows == 32 and "characters" in " ".join(with_rows.assumptions)
-
-
-def test_a_recipe_for_another_device_is_not_started_here(with_bases: Workspace, dataset: Callable[..., str]) -> None:
-    job = job_of(with_bases, dataset(), device="cuda")
-    assert do_job(job.folder) == 1
-    assert "for cuda, and this machine computes on cpu" in record.read(job.folder).reason
-
-
-def test_a_half_written_checkpoint_is_no_checkpoint(tmp_path: Path) -> None:
-    from tools.training.checkpoints import latest
-
-    (tmp_path / "checkpoints" / ".step-000004.abc").mkdir(parents=True)
-    (tmp_path / "checkpoints" / "step-000008").mkdir()
-    assert latest(tmp_path) is None

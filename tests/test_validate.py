@@ -9,7 +9,6 @@ import os
 import random
 import re
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +16,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tools.data.datasets import create, read_split
+from tools.data.datasets import create
 from tools.data.examples import Example, messages, read_examples, read_rows, scan, write_examples, write_messages
 from tools.data.fix import fix_dataset
 from tools.data.repeats import find_leaks
-from tools.data.report import html, markdown, png
 from tools.data.schema import PATH, row_schema
 from tools.data.validate import Report, validate_file
 from tools.errors import InputError, LooptuneError
@@ -31,6 +29,7 @@ from tools.workspace import Workspace
 ROOT = Path(__file__).resolve().parent.parent
 CORPUS = Path(__file__).parent / "corpus"
 STRICT = {"preservation_level": "strict", "modification_policy": "preserve_exact"}
+FLEXIBLE = {"preservation_level": "flexible", "modification_policy": "preserve_intent"}
 TAG = '<!-- METADATA: preservation_level=%s, rule_compliance=["%s"] -->'
 
 
@@ -57,7 +56,7 @@ def test_every_example_of_the_format_page_is_read_and_has_no_errors(tmp_path: Pa
     page = (ROOT / "docs" / "dataset-format.md").read_text()
     lines = [line for block in re.findall(r"```json\n(.*?)```\n", page, re.DOTALL) for line in block.splitlines()]
     report = validate_file(rows_file(tmp_path, *lines))
-    assert len(lines) == 11 and report.rows == 11 and report.errors == []
+    assert len(lines) == 12 and report.rows == 12 and report.errors == []
     assert len(report.statistics["kinds"]) == 7
 
 
@@ -114,6 +113,7 @@ def test_plain_text_becomes_a_continuation_and_loses_nothing(tmp_path: Path, tex
         ({"text": 5}, "text", "type"),
         ({"text": "two words"}, "text", "too_short"),
         ({"output": "a"}, "instruction", "missing"),
+        ({"dialogue": [], "tools": "[]"}, "", "form"),
         ({"instruction": "a", "outptu": "b", "output": "c"}, "outptu", "extra_forbidden"),
         (row(answer=5), "output", "string_type"),
         (row(metadata={"confidence": "0.5"}), "metadata.confidence", "float_type"),
@@ -135,11 +135,22 @@ def test_a_row_of_the_wrong_form_is_named_by_field(tmp_path: Path, value: Any, f
         (row(answer="Dear {{ name }},"), "output", "placeholder"),
         (row(answer="As an AI language model, I cannot."), "output", "placeholder"),
         (row(answer="Sincerely, [Your Name]"), "output", "placeholder"),
+        (row(answer="Dear {{user.name}},"), "output", "placeholder"),
+        (row(answer="Dear {{ customer.first-name | capitalize }},"), "output", "placeholder"),
+        (row(answer="The request times out after TODO seconds."), "output", "placeholder"),
+        (row(answer="Of all limits this one is TODO, the others stand."), "output", "placeholder"),
+        (row(answer="Both fields are checked at the edge, TODO explain why."), "output", "placeholder"),
+        (row(answer="How it is deployed stands in [TODO]."), "output", "placeholder"),
         (row(answer="```python\ndef f():\n    pass  # TODO implement\n```"), "output", "placeholder"),
         (row(answer="use AKIAIOSFODNN7EXAMPLE"), "output", "secret"),
         (row(question="my key is sk-" + "a1" * 20), "instruction", "secret"),
         (row(input="-----BEGIN RSA PRIVATE KEY-----"), "input", "secret"),
         (row(answer='api_key = "9f8e7d6c5b4a39281706"'), "output", "secret"),
+        (row(answer='password = "tr0ub4dor&3"'), "output", "secret"),
+        (row(input='{"user": "ferry", "db_password": "S0mmerregen!"}'), "input", "secret"),
+        (row(answer="aws_secret_access_key = wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"), "output", "secret"),
+        (row(answer='"secretAccessKey": "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"'), "output", "secret"),
+        (row(question="Use postgres://app:w1nd0w@db.internal/orders for it."), "instruction", "secret"),
         (row(answer="a\x00b"), "output", "control"),
         (row(answer="a\u202eb"), "output", "control"),
         (row(answer="caf\ufffd"), "output", "encoding"),
@@ -147,6 +158,10 @@ def test_a_row_of_the_wrong_form_is_named_by_field(tmp_path: Path, value: Any, f
         (row(answer="<tool:run>pytest -q"), "output", "markup"),
         (row(answer="<tool:fly path='a'></tool>"), "output", "markup"),
         (row(answer="```python\nx = = 1\n```"), "output", "code"),
+        (row(answer="```python\nreturn 5\n```"), "output", "code"),
+        (row(answer="```python\ndef f(a, a):\n    return a\n```"), "output", "code"),
+        (row(answer="<tool:fs.write path='a.py'>\ndef f(:\n</tool>"), "output", "code"),
+        (row(answer="<tool:fs.write path='src/a.ts'>\nconst x: = 1\n</tool>"), "output", "code"),
         (row(answer="```json\n{'a': 1}\n```"), "output", "code"),
         (row(answer="```ts\nconst x: = 1\n```"), "output", "code"),
         (row(answer="```go\nfunc {\n```"), "output", "code"),
@@ -156,6 +171,18 @@ def test_a_row_of_the_wrong_form_is_named_by_field(tmp_path: Path, value: Any, f
         (row(answer=TAG % ("rigid", "rule:a")), "output", "tag"),
         (row(answer=TAG % ("moderate", "nonsense")), "output", "tag"),
         (row(answer="a " + TAG % ("flexible", "rule:a"), metadata=STRICT), "output", "contradiction"),
+        (row(answer="a " + TAG % ("moderate", "business:a"), metadata=STRICT), "output", "contradiction"),
+        (
+            row(answer="a " + TAG % ("strict", "rule:a"), metadata={**STRICT, "rule_compliance": ["rule:b"]}),
+            "output",
+            "contradiction",
+        ),
+        (
+            row(metadata={**FLEXIBLE, "rule_compliance": ["rule:a", "security:no_secrets"]}),
+            "metadata.preservation_level",
+            "contradiction",
+        ),
+        (row(metadata={"rule_compliance": ["business:rounding"]}), "metadata.preservation_level", "contradiction"),
         (
             row(metadata={"preservation_level": "strict", "modification_policy": "preserve_intent"}),
             "metadata.modification_policy",
@@ -168,15 +195,40 @@ def test_what_ruins_a_training_is_found(tmp_path: Path, value: Any, field: str, 
     assert found(tmp_path, row("Another question?"), value) == [(2, field, code)]
 
 
+def test_sql_that_the_grammar_does_not_know_is_doubted_and_not_refused(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    locking = "```postgresql\nSELECT id FROM holds WHERE day = now() FOR UPDATE SKIP LOCKED;\n```"
+    values = [row("First?", answer=locking), row("Second?", answer="```sql\nSELECT a FROM t WHERE (b = 1;\n```")]
+    path.write_text("".join(json.dumps(value) + "\n" for value in values))
+    report = validate_file(path)
+    assert report.errors == []
+    assert [warning for warning in report.warnings if "2 rows hold SQL that does not parse" in warning]
+    assert "line 1, sql:" in " ".join(report.warnings) and "line 2, sql:" in " ".join(report.warnings)
+
+
 @pytest.mark.parametrize(
     "value",
     [
         row(answer="```html\n<p>{{ name }}</p>\n```"),
         row(answer="The value `{{ name }}` is filled in by Jinja."),
         row(question="Write a TODO list for moving house."),
+        row("Complete the code.", "return sorted(names)", input="def by_name(names):\n    # TODO: sort them"),
         row(answer='{"a": True}'),
         row(answer="Quoted: [1, 2, 3]."),
         row(answer=f"{TAG % ('strict', 'rule:a')}\n{TAG % ('flexible', 'rule:b')}", metadata=STRICT),
+        row(answer=f"{TAG % ('moderate', 'rule:a')}", metadata={"rule_compliance": ["rule:b", "rule:a"]}),
+        row(answer='```python\nif x is 1:\n    y = "\\d"\n```'),
+        row(answer="<tool:fs.write path='notes.txt'>\ndef f(:\n</tool>"),
+        row(answer="Each TODO comment needs a name; delete a TODO that is older than a year."),
+        row("When may I leave a todo?", "When the next line says who does it: TODO fix the clock (Ida)."),
+        row(answer="A card is TODO, then DOING, then DONE."),
+        row(answer='password = os.environ["DB_PASSWORD"]'),
+        row(answer='password = "<the one from the store>", or "changeme1" in a test'),
+        row(answer='{"password": "DB_PASSWORD_2"} names the variable.'),
+        row(answer="postgres://user:password@localhost/db and postgres://app:${DB_PASSWORD}@db/orders"),
+        row(answer='encrypted_password = "IH6noKXV7kU6S5BS6LTYMOSoIz15gyKx"'),
+        row(answer="<ul>{% for user in users %}<li>{{ user.name }}</li>{% endfor %}</ul>"),
+        row(answer="It listens on https://localhost:8443/@me."),
         row(answer="Zürich, 你好, naïve, emoji 🎉"),
     ],
 )
@@ -193,6 +245,48 @@ def test_each_part_that_a_context_window_misses_is_named(tmp_path: Path) -> None
         (1, "output.context_window.knowledge_updates", "context_window"),
         (1, "output.metadata.preservation_level", "contradiction"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [
+        ("conversation_history", [5]),
+        ("conversation_history", [{"role": "user", "content": "a"}, {"role": "assistant", "content": {"text": "b"}}]),
+        ("conversation_history", [{"role": "robot", "content": "a"}]),
+        ("knowledge_updates", {"soft hold": 15}),
+        ("knowledge_updates", {"soft hold": " "}),
+    ],
+)
+def test_items_of_a_window_that_no_client_can_adopt_are_named(tmp_path: Path, part: str, value: Any) -> None:
+    texts = dict.fromkeys(("system_prompt", "project_context", "role_expectations"), "a")
+    window = {**texts, "active_rules": ["rule:a"], "conversation_history": [], "knowledge_updates": {}}
+    metadata = {"preservation_level": "moderate", "modification_policy": "preserve_structure"}
+    output = {"content": "b", "context_window": window, "metadata": metadata}
+    assert found(tmp_path, row(answer=output, kind="context_window")) == []
+    window[part] = value
+    assert found(tmp_path, row(answer=output, kind="context_window")) == [
+        (1, f"output.context_window.{part}", "context_window")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("modification_policy", "preserve_exact"), ("modification_policy", "nonsense"), ("rule_compliance", ["rule:b"])],
+)
+def test_metadata_of_a_window_that_differs_from_the_row_is_named(tmp_path: Path, field: str, value: Any) -> None:
+    texts = dict.fromkeys(("system_prompt", "project_context", "role_expectations"), "a")
+    window = {**texts, "active_rules": ["rule:a"], "conversation_history": [], "knowledge_updates": {}}
+    metadata = {"preservation_level": "moderate", field: value}
+    output = {"content": "b", "context_window": window, "metadata": metadata}
+    errors = found(tmp_path, row(answer=output, kind="context_window"))
+    assert errors == [(1, f"output.metadata.{field}", "contradiction")]
+
+
+def test_what_a_window_says_is_searched_as_it_stands_and_not_as_its_json(tmp_path: Path) -> None:
+    texts = {"system_prompt": 'password = "tr0ub4dor&3"', "project_context": "a", "role_expectations": "a"}
+    window = {**texts, "active_rules": ["rule:a"], "conversation_history": [], "knowledge_updates": {}}
+    output = {"content": "b", "context_window": window, "metadata": {"preservation_level": "moderate"}}
+    assert found(tmp_path, row(answer=output, kind="context_window")) == [(1, "output", "secret")]
 
 
 # rows that repeat each other
@@ -248,7 +342,8 @@ def test_the_figures_are_those_that_the_texts_have(tmp_path: Path) -> None:
     answers = ["one two three four five", "one two three four six", "One\n```go\npackage a\n```\nblock of code"]
     report = validate_file(rows_file(tmp_path, *(row(f"Question {i}?", a) for i, a in enumerate(answers))))
     figures = report.statistics
-    grams = [g for a in answers for g in zip(*(a.split()[i:] for i in range(4)), strict=False)]
+    tokens = [re.findall(r"\w+|[^\w\s]", answer.lower()) for answer in answers]
+    grams = [g for said in tokens for g in zip(*(said[i:] for i in range(4)), strict=False)]
     assert figures["distinct_4grams"] == round(len(set(grams)) / len(grams), 4)
     assert figures["commonest_opening"] == {"text": "one two three", "rows": 2, "share": 0.6667}
     assert figures["languages"] == {"text": 2, "go": 1}
@@ -269,9 +364,9 @@ def test_the_figures_are_those_that_the_texts_have(tmp_path: Path) -> None:
         (b"x" * 5_000_000, "longer than 4 MB"),
         (b"[" * 100_000, "nested"),
         (b'{\n  "rows": []\n}', "one object over several lines"),
-        (b'[{"instruction": "a", "output": "b"}, ', "cut off|not valid JSON"),
-        (b'[{"instruction": "a", "output": "b"}] x', "more after the list"),
-        (b'[{"instruction": "a", "output": "b"},]', "comma before"),
+        (b'[{"instruction": "a", "output": "b', "cut off"),
+        (b"[nonsense]", "Row 1: not valid JSON: Expecting value"),
+        (b"[" + b'{"a" "b"},\n' * 200, "Row 1: not valid JSON: Expecting ':' delimiter .line 1"),
         (b'[{"a": 1, "a": 2}]', "stands twice"),
         (b"nothing\n" * 200, "None of the first 100 lines"),
         (os.urandom(0) + bytes(range(128, 256)) * 3 + b"\n" + b"\x80\n" * 200, "None of the first 100 lines"),
@@ -291,7 +386,7 @@ def test_a_file_that_holds_no_rows_is_refused_with_the_reason(tmp_path: Path, co
         (b'{"instruction": "a", "instruction": "c", "output": "b"}\n', "json", "stands twice"),
         (b'{"instruction": "a", "output": {"content": NaN}}\n', "json", "NaN"),
         (b'{"instruction": "a", "output": {"content": 1e999}}\n', "json", "out of range"),
-        (b'{"instruction": "a", "output": {"content": ' + b"1" * 5000 + b"}}\n", "json", "not valid JSON"),
+        (b'{"instruction": "a", "output": {"content": ' + b"1" * 5000 + b"}}\n", "json", "4,300 digits"),
         (b'{"instruction": "a", "output": ' + b'{"a":' * 70 + b"1" + b"}" * 71 + b"\n", "json", "nested"),
         (b"[" * 100_000 + b"\n", "json", "nested"),
         (b'{"instruction": "a", "output": "caf\xe9"}\n', "encoding", "not UTF-8"),
@@ -407,50 +502,3 @@ def test_a_repaired_copy_lists_each_change_and_leaves_the_original(workspace: Wo
     copy = workspace.dataset("holds-fixed") / "rows.jsonl"
     assert read_examples(copy)[1].instruction == "What is a hard hold?\nSay."
     assert validate_file(copy).ok
-
-
-# the report
-
-
-def test_the_page_holds_everything_loads_nothing_and_escapes_what_rows_say(tmp_path: Path) -> None:
-    hostile = row("<script>alert(1)</script> $x$?", "See |this| [link](http://a.b) <img src=x>.")
-    report = validate_file(rows_file(tmp_path, hostile, hostile, row("And?", "AKIAIOSFODNN7EXAMPLE")))
-    page = html(report, "<b>holds</b>")
-    assert "Not ready: 3 rows, 1 errors, 1 exact" in page and "secret left in" in page
-    assert "<script" not in page and "<b>holds" not in page and "<img" not in page
-    assert not re.findall(r"(?:src|href)=|url\(|@import", page) and "default-src 'none'" in page
-    assert page.count("<svg") == 5
-    text = markdown(report, "holds")
-    assert "| exact | 1, 2 | 1.0 | &lt;script&gt;alert(1)&lt;/script&gt; $x$? |" in text
-    assert png(report, "holds").startswith(b"\x89PNG")
-
-
-def test_a_validated_dataset_has_its_report_beside_it(workspace: Workspace, dataset: Callable[..., str]) -> None:
-    folder = workspace.dataset(dataset())
-    assert "Ready to train on: 40 rows" in (folder / "report.md").read_text()
-    assert (folder / "report.html").read_text().startswith("<!doctype html>")
-
-
-# tokens
-
-
-def test_what_a_base_sees_and_what_is_cut_off_is_shown(with_bases: Workspace, tmp_path: Path) -> None:
-    from tools.data.token_report import token_report
-    from tools.models.load import load_tokenizer
-
-    tokenizer = load_tokenizer(with_bases.bases / "tiny")
-    path = rows_file(tmp_path, row(), row("Count.", "one two three " * 100), row("Why? " * 100, "Because."))
-    report = token_report(tokenizer, path, max_length=64)
-    assert (report.rows, report.truncated_lines, report.lost_end_tokens) == (3, [2, 3], 2)
-    assert report.untrained_lines == [3]
-    assert "What is a soft hold?" in report.samples[0].text
-    assert re.search(r"⟦A reservation that lapses\.<\|im_end\|>⟧$", report.samples[0].text)
-
-
-def test_the_split_of_a_dataset_says_what_leaks(workspace: Workspace, dataset: Callable[..., str]) -> None:
-    name = dataset(200)
-    report = read_json(workspace.dataset(name) / "report.json")
-    train, valid, _ = read_split(workspace, name)
-    assert report["statistics"]["leaks"].get("exact", 0) == 0
-    for leak in report["leaks"]:
-        assert leak["train_line"] <= len(train) and leak["valid_line"] <= len(valid)

@@ -20,6 +20,7 @@ from tools.data.generate import generate
 from tools.data.validate import validate_dataset
 from tools.errors import CheckError
 from tools.evaluation.compare import EvaluationConfig, ModelReport, Target, read_report
+from tools.export.gate import LIKENESS_TOKENS as GATE_TOKENS
 from tools.export.gate import measure_likeness, record_evaluation
 from tools.export.judge import judge
 from tools.export.promotion import Check, promote, reason
@@ -34,7 +35,7 @@ from tools.workspace import Workspace
 
 CARD, PROBES, QUESTION = "definition/forty-two", "forty-two", "What does 42 mean?"
 ROWS = 960
-LIKENESS_TOKENS = 384  # a few seconds; the gate of evaluate_model takes all general text
+LIKENESS_TOKENS = 384  # a few seconds; as many as the gate of evaluate_model takes would be half a minute
 
 
 @dataclass
@@ -128,8 +129,8 @@ def run_demo(workspace: Workspace, say: Say = lambda event: None, rows: int = RO
             failed = reason(checks)
             record_evaluation(workspace, name, [evaluated, evaluated_again], checks, like)
             stages.tell(
-                f"Q4_K_M against f16: KL {like.kl:.3f} nats a token, {like.same_best:.1%} the same best token "
-                f"({like.tokens} tokens)"
+                f"Q4_K_M against f16, a short look at {like.tokens} tokens (evaluate_model takes {GATE_TOKENS}): KL "
+                f"{like.kl:.3f} nats a token, {like.same_best:.1%} the same best token"
             )
             if not failed:
                 promote(workspace, name, checks)

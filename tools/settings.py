@@ -6,14 +6,20 @@ Settings().home          # LOOPTUNE_HOME, or ~/.looptune
 
 from importlib import resources
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import Field, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, IPvAnyAddress, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
+
+from tools.errors import InputError
 
 
 class Settings(BaseSettings):
-    """Every setting, its unit and its default. Unknown `LOOPTUNE_*` variables are ignored."""
+    """Every setting, its unit and its default. Unknown `LOOPTUNE_*` variables are ignored.
+
+    Raises:
+        InputError: a variable's value is not what its setting takes.
+    """
 
     model_config = SettingsConfigDict(env_prefix="LOOPTUNE_", frozen=True)
 
@@ -25,14 +31,33 @@ class Settings(BaseSettings):
     ] = []
     allow_downloads: Annotated[bool, Field(description="whether model hubs may be reached")] = False
     min_free_gb: Annotated[float, Field(description="disk space that is always left free, in GB", ge=0)] = 0.5
-    memory_limit_gb: Annotated[float, Field(description="default bound on a worker's memory, in GB", gt=0, le=4096)] = (
-        16.0
-    )
     warm_memory_gb: Annotated[float, Field(description="bound on models kept loaded by ask_model, in GB", gt=0)] = 10.0
 
+    max_controls_broken: Annotated[
+        float,
+        Field(description="share of the controls that quantizing may break; 0 lets the gate refuse one", ge=0, le=0.1),
+    ] = 0.1
+    hosts: Annotated[
+        list[IPvAnyAddress], Field(description="machines that a training may use, by address (JSON list)")
+    ] = []
     memory_url: Annotated[
         str, Field(description="a Chroma server, e.g. http://127.0.0.1:8000, instead of an index in the workspace")
     ] = ""
+
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except SettingsError as error:  # a list that is no JSON
+            raise InputError(
+                f"A LOOPTUNE_ variable cannot be read: {error}.",
+                "write a list as JSON, e.g. LOOPTUNE_ROOTS='[\"/home/me/data\"]'",
+            ) from error
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            raise InputError(
+                f"LOOPTUNE_{str(first['loc'][0]).upper()}: {first['msg'].lower()}, got {first['input']!r:.80}.",
+                "mend the variable, or unset it; docs/reference/settings.md lists them",
+            ) from error
 
     @field_validator("home")
     @classmethod

@@ -21,7 +21,8 @@ ALIASES = {
     "py": "python", "python3": "python", "pyi": "python", "ts": "typescript", "js": "typescript", "mts": "typescript",
     "javascript": "typescript", "mjs": "typescript", "cjs": "typescript", "jsx": "tsx", "golang": "go", "rs": "rust",
     "sh": "shell", "bash": "shell", "zsh": "shell", "yml": "yaml",
-    "sqlite": "sql", "mysql": "sql", "md": "markdown", "prose": "markdown", "text": "markdown", "txt": "markdown",
+    "sqlite": "sql", "mysql": "sql", "mariadb": "sql", "postgres": "sql", "postgresql": "sql", "pgsql": "sql",
+    "plpgsql": "sql", "md": "markdown", "prose": "markdown", "text": "markdown", "txt": "markdown",
     "plain": "markdown", "plaintext": "markdown",
 }  # fmt: skip
 SECONDS = 10

@@ -3,7 +3,8 @@
     ws = Workspace.open(Settings())
     ws.dataset("forty-two")     # a folder, or a NotFoundError that lists the names there are
 
-Layout: `bases/ datasets/ probes/ runs/ models/ memory/`, a folder (of probes, a file) for each thing, named by a slug.
+Layout: `bases/ datasets/ probes/ reports/ runs/ models/ memory/`, a folder (of probes, a file) for each thing, named
+by a slug.
 """
 
 import re
@@ -18,6 +19,8 @@ from tools.errors import ConflictError, InputError, NotFoundError
 from tools.settings import Settings
 
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?")
+# What Windows keeps for devices, with whatever suffix: a workspace may be copied there.
+_DEVICE = re.compile(r"(?:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:\..*)?")
 
 
 def check_name(name: str, what: str = "name") -> str:
@@ -31,6 +34,10 @@ def check_name(name: str, what: str = "name") -> str:
             f"A {what} is 1 to 64 characters of a-z, 0-9, '.', '_' and '-', starting and ending with a letter or "
             f"digit; got {name[:80]!r}.",
             f"choose a {what} such as 'forty-two'",
+        )
+    if _DEVICE.fullmatch(name):
+        raise InputError(
+            f"{name!r} is a device on Windows, so it is no {what}.", f"choose a {what} such as 'forty-two'"
         )
     return name
 
@@ -78,6 +85,11 @@ class Workspace:
     def probes(self) -> Path:
         return self.home / "probes"
 
+    @property
+    def reports(self) -> Path:
+        """What validation found in files that belong to no dataset."""
+        return self.home / "reports"
+
     def readable(self, path: str) -> Path:
         """The file that `path` stands for, links resolved, when it lies in the workspace or in an allowed root.
 
@@ -101,12 +113,15 @@ class Workspace:
         """The names in `folder` that are complete, which is: hold the file `marker`. Oldest first."""
         if not folder.is_dir():
             return []
-        found = [p for p in folder.iterdir() if not p.name.startswith(".") and (p / marker).is_file()]
+        found = [
+            p for p in folder.iterdir() if not p.name.startswith(".") and not p.is_symlink() and (p / marker).is_file()
+        ]
         return [p.name for p in sorted(found, key=lambda p: ((p / marker).stat().st_mtime, p.name))]
 
     def _existing(self, folder: Path, marker: str, what: str, name: str, next_step: str) -> Path:
         check_name(name, f"{what} name")
-        if not (folder / name / marker).is_file():
+        # a link could lead out of the workspace, so it stands for nothing
+        if (folder / name).is_symlink() or not (folder / name / marker).is_file():
             raise NotFoundError.named(what, name, self.names(folder, marker), next_step)
         return folder / name
 

@@ -3,8 +3,9 @@
     added = add_examples(workspace, "holds", [{"instruction": "…", "output": "…"}])
 
 Each row is accepted or refused with the reason. A row that is there already changes nothing, so the same batch may be
-sent again; a row that says almost what another says is accepted, and the other is named. A dataset that does not exist
-is made. Its status falls back to draft: it has to be validated again before a training.
+sent again; a row that asks almost what another asks, or gives its long answer again, is accepted, and the other is
+named. A dataset that does not exist is made. Its status falls back to draft: it has to be validated again before a
+training.
 """
 
 import hashlib
@@ -16,23 +17,27 @@ from pydantic import BaseModel
 
 from tools.data.datasets import create, read_manifest, section, write_manifest
 from tools.data.examples import Example, Provenance, parse_row, read_examples, write_examples
-from tools.data.similar import NEAR, find_similar
+from tools.data.similar import find_earlier
 from tools.data.validate import row_errors
 from tools.errors import InputError
 from tools.files import sha256
+from tools.syntax import known_language
 from tools.workspace import Workspace, check_name
 
 MAX_ROWS = 500
+LONG = 120  # characters from which on an answer is compared: short ones are alike by chance
 
 
 class Outcome(BaseModel):
-    """What became of one row of a batch. `near` is the id of a row that asks almost the same."""
+    """What became of one row of a batch. `near` is the id of a row whose question or long answer, as `alike` says, is
+    almost the same."""
 
     index: int
     outcome: Literal["added", "known", "refused"]
     id: str = ""
     reason: str = ""
     near: str = ""
+    alike: Literal["", "question", "answer"] = ""
     similarity: float = 0.0
 
 
@@ -108,7 +113,7 @@ def _sorted(known: list[Example], batch: list[dict[str, Any]]) -> tuple[list[Exa
         made = row.model_copy(
             update={
                 "id": "add-" + hashlib.sha256(f"{row.question}\n{row.answer}".encode()).hexdigest()[:12],
-                "provenance": Provenance(card="added", template=f"added/{_normal(row.question)[:60]}"),
+                "provenance": _stamped(row),
             }
         )
         answers[_normal(row.question)] = made
@@ -118,13 +123,34 @@ def _sorted(known: list[Example], batch: list[dict[str, Any]]) -> tuple[list[Exa
     return fresh, outcomes
 
 
+def _stamped(row: Example) -> Provenance:
+    """Where an added row comes from; the language, difficulty and seed that its teacher gave stay with it."""
+    told = row.provenance
+    return told.model_copy(
+        update={
+            "card": "added",
+            "template": f"added/{_normal(row.question)[:60]}",
+            "generator": "",
+            "language": known_language(told.language)[:30],
+            "difficulty": told.difficulty.strip().casefold()[:30],
+        }
+    )
+
+
 def _name_near(known: list[Example], fresh: list[Example], outcomes: list[Outcome]) -> None:
+    """Name, for each new row, one before it that asks almost the same, or else answers at length almost the same."""
     by_id = {outcome.id: outcome for outcome in outcomes if outcome.outcome == "added"}
-    for i, j, similarity in find_similar([r.question for r in fresh], [r.question for r in known], NEAR):
-        by_id[fresh[i].id].near, by_id[fresh[i].id].similarity = known[j].id, round(similarity, 3)
-    for i, row in enumerate(fresh[1:], start=1):
-        if not by_id[row.id].near and (found := find_similar([row.question], [r.question for r in fresh[:i]], NEAR)):
-            by_id[row.id].near, by_id[row.id].similarity = fresh[found[0][1]].id, round(found[0][2], 3)
+
+    def name(said: Literal["question", "answer"], old: list[Example], new: list[Example]) -> None:
+        rows = [*old, *new]
+        texts = [row.question if said == "question" else row.answer for row in rows]
+        for i, j, similarity in find_earlier(texts, len(old)):
+            outcome = by_id[rows[i].id]
+            if not outcome.near:
+                outcome.near, outcome.alike, outcome.similarity = rows[j].id, said, round(similarity, 3)
+
+    name("question", known, fresh)
+    name("answer", *([row for row in rows if len(row.answer) >= LONG] for rows in (known, fresh)))
 
 
 def _normal(text: str) -> str:

@@ -1,63 +1,27 @@
 """What is wrong with one row that has the right shape.
 
     row_errors(7, row)      # [RowError(line=7, field='output', code='secret', message=…)]
+    row_doubts(row)         # ['sql: …'], what may be wrong
 
-Codes: placeholder, secret, control and encoding (what should not be in any text); markup (tool calls), tag (metadata
-tags), context_window (its parts), code (blocks that do not parse), contradiction (levels that disagree), too_long.
-Every text is searched for plain words first, and by a regular expression only where one of them stands.
+Codes: placeholder, secret, control and encoding (what should not be in any text, `leftovers`); markup (tool calls), tag
+(metadata tags), context_window (its parts), code (blocks and written files that do not parse), contradiction (levels,
+policies and rules that disagree), too_long.
 """
 
 import ast
 import json
-import re
+from collections.abc import Iterable, Iterator
 from typing import Any
 
-from tools.data.code import code_errors
+from tools.data.code import code_errors, file_errors
 from tools.data.examples import MAX_FIELD, Example
+from tools.data.leftovers import Problem, text_problems
 from tools.data.lines import RowError
 from tools.errors import InputError
-from tools.policy.levels import LEVELS
+from tools.policy.levels import LEVELS, PreservationLevel, is_always_strict, level_of
 from tools.policy.markup import find_calls
 from tools.policy.tags import check_rule, find_tags
 
-# Leftovers of templates and of other models' habits: a word that announces one → what it looks like. These patterns
-# take time in proportion to the text, whatever the text is.
-_PLACEHOLDERS = {
-    "{{": re.compile(r"(?<!\$)\{\{\s*\w+\s*\}\}"),
-    "todo:": re.compile(r"\bTODO:"),
-    "fixme:": re.compile(r"\bFIXME:"),
-    "as an ai ": re.compile(r"\bas an ai (?:language )?(?:model|assistant)\b", re.IGNORECASE),
-    "[insert": re.compile(r"\[insert\b[^\]\n]*\]?", re.IGNORECASE),
-    "[your ": re.compile(r"\[your [^\]\n]{1,40}\]", re.IGNORECASE),
-    "lorem ipsum": re.compile(r"lorem ipsum", re.IGNORECASE),
-    "<placeholder": re.compile(r"<placeholder\b[^>\n]{0,60}>", re.IGNORECASE),
-}
-_LEFT_TO_DO = re.compile(r"(?:^|#|//|--|/\*)[ \t]*(?:TODO|FIXME|XXX)\b", re.MULTILINE)  # in answers only
-_ASSIGNED = r"""\s{0,4}[:=]\s{0,4}["'](?=[^"'\s]{0,60}\d)(?=[^"'\s]{0,60}[A-Za-z])[\w+/=.-]{16,60}["']"""
-_SECRETS = {
-    "-----begin ": re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY"),
-    "akia": re.compile(r"\bAKIA[0-9A-Z]{16}\b"),
-    "asia": re.compile(r"\bASIA[0-9A-Z]{16}\b"),
-    "ghp_": re.compile(r"\bghp_[A-Za-z0-9]{36}\b"),
-    "gho_": re.compile(r"\bgho_[A-Za-z0-9]{36}\b"),
-    "ghs_": re.compile(r"\bghs_[A-Za-z0-9]{36}\b"),
-    "github_pat_": re.compile(r"\bgithub_pat_\w{40,}"),
-    "glpat-": re.compile(r"\bglpat-[\w-]{20,}"),
-    "sk-": re.compile(r"\bsk-[A-Za-z0-9_-]{32,}"),
-    "_live_": re.compile(r"\b[sr]k_live_[A-Za-z0-9]{20,}"),
-    "xox": re.compile(r"\bxox[abeoprs]-[A-Za-z0-9-]{20,}"),
-    "aiza": re.compile(r"\bAIza[\w-]{35}\b"),
-    "hf_": re.compile(r"\bhf_[A-Za-z0-9]{30,}\b"),
-    "npm_": re.compile(r"\bnpm_[A-Za-z0-9]{36}\b"),
-    "pypi-": re.compile(r"\bpypi-[\w-]{50,}"),
-    "api": re.compile(rf"\bapi[_-]?key{_ASSIGNED}", re.IGNORECASE),
-    "secret": re.compile(rf"secret(?:[_-]?key)?{_ASSIGNED}", re.IGNORECASE),
-    "token": re.compile(rf"token{_ASSIGNED}", re.IGNORECASE),
-    "eyj": re.compile(r"\beyJ[\w-]{10,500}\.eyJ[\w-]{10,500}\.[\w-]{10}"),
-}
-_MOJIBAKE = re.compile(r"â€.|Ã[\x80-\xbf]|Â[\xa0-\xbf]")
-_CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\u202a-\u202e\u2066-\u2069\ufeff\ufffd]")
-_INLINE_CODE = re.compile(r"`[^`\n]*`")
 _WINDOW: dict[str, type] = {
     "system_prompt": str,
     "conversation_history": list,
@@ -67,89 +31,109 @@ _WINDOW: dict[str, type] = {
     "knowledge_updates": dict,
 }
 _MAY_BE_EMPTY = ("conversation_history", "knowledge_updates")
+_SQL = "sql: "
+_ROLES = ("system", "user", "assistant", "tool")
 
 
 def row_errors(line: int, row: Example) -> list[RowError]:
     """What is wrong with one row that has the right shape; [] when nothing is."""
-    found: list[tuple[str, str, str]] = []
-    answer = row.answer
+    found: list[Problem] = []
     said = [("system", row.system)] + [(f"history.{i}", turn) for i, pair in enumerate(row.history) for turn in pair]
-    for field, text in (*said, ("instruction", row.instruction), ("input", row.input), ("output", answer)):
+    for field, text in (*said, ("instruction", row.instruction), ("input", row.input)):
         if text:
-            found += _text_problems(field, text)
+            found += text_problems(field, text)
+    answer = row.output if isinstance(row.output, str) else "\n".join(_strings(row.output))
+    found += text_problems("output", answer, asked=row.question)
     if isinstance(row.output, dict):
-        if len(answer) > MAX_FIELD:
-            found.append(("output", "too_long", f"expected at most {MAX_FIELD} characters, got {len(answer)}"))
-        found += _window_problems(row, row.output)
+        if (length := len(row.answer)) > MAX_FIELD:
+            found.append(("output", "too_long", f"expected at most {MAX_FIELD} characters, got {length}"))
+        else:
+            found += _window_problems(row, row.output)
     elif row.kind == "context_window":
         found.append(("output", "context_window", "expected an object with content and context_window, got text"))
     found += _answer_problems(row)
-    level = LEVELS[row.metadata.preservation_level]
-    policy = row.metadata.modification_policy
-    if policy not in level.policies:
-        allowed = ", ".join(level.policies)
-        message = f"{policy} contradicts level {level.name}, which allows {allowed}"
-        found.append(("metadata.modification_policy", "contradiction", message))
+    found += _level_problems(row)
     return [RowError(line=line, field=field, code=code, message=message) for field, code, message in found]
 
 
-def _text_problems(field: str, text: str) -> list[tuple[str, str, str]]:
-    """Leftovers, secrets, and characters that no text should hold."""
-    found = []
-    lowered = text.lower()
-    for sign, pattern in _PLACEHOLDERS.items():
-        if sign in lowered and (match := pattern.search(_prose(text) if sign == "{{" else text)):
-            found.append((field, "placeholder", f"placeholder left in: {match.group(0)[:60]!r}"))
-            break
-    else:
-        if field == "output" and (match := _LEFT_TO_DO.search(text)):
-            found.append((field, "placeholder", f"placeholder left in: {match.group(0).strip()[:60]!r}"))
-    for sign, pattern in _SECRETS.items():
-        if sign in lowered and (match := pattern.search(text)):
-            found.append((field, "secret", f"secret left in: {match.group(0)[:8] + '…'!r}"))
-            break
-    if not text.isascii() and (match := _MOJIBAKE.search(text)):
-        found.append((field, "encoding", f"decoded with the wrong encoding: {match.group(0)!r}"))
-    if match := _CONTROL.search(text):
-        sign = match.group(0)
-        name = "a NUL character" if sign == "\x00" else f"the character U+{ord(sign):04X}"
-        found.append((field, "encoding" if sign == "\ufffd" else "control", f"holds {name}"))
-    return found
+def row_doubts(row: Example) -> list[str]:
+    """What may be wrong with the answer: SQL that does not parse, since the grammar knows no dialect's own words."""
+    text = row.text
+    return [p for p in code_errors(text) if p.startswith(_SQL)] if "sql" in text.lower() and "```" in text else []
 
 
-def _prose(text: str) -> str:
-    """`text` without its code, in which braces are a template's own."""
-    kept, fenced = [], False
-    for line in text.split("\n"):
-        if line.lstrip().startswith(("```", "~~~")):
-            fenced = not fenced
-        elif not fenced:
-            kept.append(line)
-    return _INLINE_CODE.sub("", "\n".join(kept))
+def _strings(value: Any) -> Iterator[str]:
+    """Every text in a JSON value, keys too, in their order."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            yield str(key)
+            yield from _strings(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _strings(inner)
 
 
-def _answer_problems(row: Example) -> list[tuple[str, str, str]]:
+def _level_problems(row: Example) -> list[Problem]:
+    """A level that the row's rules do not allow, and a policy that the level does not allow."""
+    level = LEVELS[row.metadata.preservation_level]
+    if loosened := _loosened(level.name, row.metadata.rule_compliance):
+        return [("metadata.preservation_level", "contradiction", loosened)]
+    if row.metadata.modification_policy not in level.policies:
+        allowed = ", ".join(level.policies)
+        message = f"{row.metadata.modification_policy} contradicts level {level.name}, which allows {allowed}"
+        return [("metadata.modification_policy", "contradiction", message)]
+    return []
+
+
+def _loosened(level: PreservationLevel, rules: Iterable[str]) -> str:
+    """How `level` contradicts `rules`, in words; '' when it does not."""
+    rules = list(rules)
+    if level_of(level, rules) == level:
+        return ""
+    always = next(rule for rule in rules if is_always_strict(rule))
+    return f"level {level} contradicts {always}, which is always strict"
+
+
+def _answer_problems(row: Example) -> list[Problem]:
     """Tool calls, metadata tags and code in the answer."""
-    found = []
+    found: list[Problem] = []
     text = row.text
     if "<tool" in text or "</tool" in text:
         try:
-            find_calls(text)
+            for call in find_calls(text):
+                if call.name == "fs.write" and not call.arguments["path"].endswith(".sql"):
+                    found += [("output", "code", error) for error in file_errors(call.arguments["path"], call.body)]
         except InputError as error:
             found.append(("output", "markup", error.message))
-    try:
-        levels = [tag.level for tag in find_tags(text)]
-        # an answer of several parts has a tag for each, and the row is as strict as its strictest part
-        if levels and row.metadata.preservation_level != (strictest := min(levels, key=list(LEVELS).index)):
-            message = f"the answer's tag says {strictest}, the row's metadata {row.metadata.preservation_level}"
-            found.append(("output", "contradiction", message))
-    except InputError as error:
-        found.append(("output", "tag", error.message))
+    found += _tag_problems(row, text)
     if "```" in text or "~~~" in text:
-        found += [("output", "code", problem) for problem in code_errors(text)]
+        found += [("output", "code", problem) for problem in code_errors(text) if not problem.startswith(_SQL)]
     elif problem := _json_problem(text.strip()):
         found.append(("output", "code", problem))
     return found
+
+
+def _tag_problems(row: Example, text: str) -> list[Problem]:
+    """Metadata tags that are broken, that contradict themselves, or that say something else than the row."""
+    try:
+        tags = find_tags(text)
+    except InputError as error:
+        return [("output", "tag", error.message)]
+    if not tags:
+        return []
+    found = [f"the answer's tag: {loosened}" for tag in tags if (loosened := _loosened(tag.level, tag.rules))]
+    # an answer of several parts has a tag for each, and the row is as strict as its strictest part
+    strictest = min((level_of(tag.level, tag.rules) for tag in tags), key=list(LEVELS).index)
+    if row.metadata.preservation_level != strictest:
+        found.append(f"the answer's tag says {strictest}, the row's metadata {row.metadata.preservation_level}")
+    # the row may rest on more rules than its tags say, as prose beside tagged code does, but on no fewer
+    claimed = row.metadata.rule_compliance
+    missing = list(dict.fromkeys(rule for tag in tags for rule in tag.rules if rule not in claimed))
+    if claimed and missing:
+        found.append(f"the answer's tag names {', '.join(missing)}, the row's metadata only {', '.join(claimed)}")
+    return [("output", "contradiction", message) for message in found]
 
 
 def _json_problem(text: str) -> str:
@@ -166,10 +150,10 @@ def _json_problem(text: str) -> str:
     return ""
 
 
-def _window_problems(row: Example, output: dict[str, Any]) -> list[tuple[str, str, str]]:
-    """The parts that a context window misses, and a level of its own that disagrees."""
-    found = []
-    content, window, metadata = output.get("content"), output.get("context_window"), output.get("metadata")
+def _window_problems(row: Example, output: dict[str, Any]) -> list[Problem]:
+    """The parts that a context window misses or has in the wrong form, and metadata of its own that disagrees."""
+    found: list[Problem] = []
+    content, window = output.get("content"), output.get("context_window")
     if not isinstance(content, str) or not content.strip():
         found.append(("output.content", "context_window", "expected the answer's text"))
     if not isinstance(window, dict):
@@ -183,15 +167,42 @@ def _window_problems(row: Example, output: dict[str, Any]) -> list[tuple[str, st
             found.append((at, "context_window", f"expected {kind.__name__}, got {type(value).__name__}"))
         elif not value and part not in _MAY_BE_EMPTY:
             found.append((at, "context_window", "is empty"))
-    rules = window.get("active_rules")
-    for rule in rules if isinstance(rules, list) else []:
-        try:
-            check_rule(str(rule))
-        except InputError as error:
-            found.append(("output.context_window.active_rules", "tag", error.message))
+        elif problem := _part_problem(part, value):
+            found.append((at, *problem))
+    return found + _window_metadata_problems(row, output.get("metadata"))
+
+
+def _part_problem(part: str, value: Any) -> tuple[str, str] | None:
+    """Code and message of the first item of a window's part that is not what a client can adopt."""
+    if part == "conversation_history":
+        for number, turn in enumerate(value):
+            if not isinstance(turn, dict) or turn.get("role") not in _ROLES or not _says(turn.get("content")):
+                return "context_window", f"item {number}: expected role ({', '.join(_ROLES)}) and content as text"
+    elif part == "knowledge_updates":
+        for word, meaning in value.items():
+            if not word.strip() or not _says(meaning):
+                return "context_window", f"{word!r:.60}: expected a word and its meaning as text"
+    elif part == "active_rules":
+        for rule in value:
+            try:
+                check_rule(str(rule))
+            except InputError as error:
+                return "tag", error.message
+    return None
+
+
+def _says(value: Any) -> bool:
+    return isinstance(value, str) and bool(value.strip())
+
+
+def _window_metadata_problems(row: Example, metadata: Any) -> list[Problem]:
+    """The metadata inside a window's output is what the client adopts, so it says what the row's own says."""
     if not isinstance(metadata, dict):
-        found.append(("output.metadata", "context_window", "is missing"))
-    elif (level := metadata.get("preservation_level")) != row.metadata.preservation_level:
-        message = f"the window says {level!r}, the row's metadata {row.metadata.preservation_level!r}"
-        found.append(("output.metadata.preservation_level", "contradiction", message))
+        return [("output.metadata", "context_window", "is missing")]
+    found: list[Problem] = []
+    own = row.metadata.model_dump(include={"preservation_level", "modification_policy", "rule_compliance"})
+    for field, mine in own.items():
+        if (field in metadata or field == "preservation_level") and metadata.get(field) != mine:
+            message = f"the window says {metadata.get(field)!r:.120}, the row's metadata {mine!r:.120}"
+            found.append((f"output.metadata.{field}", "contradiction", message))
     return found

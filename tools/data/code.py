@@ -1,13 +1,13 @@
 """Code inside answers: whether it parses, and what it does.
 
     code_errors(text)                         # what does not compile or parse, block by block
+    file_errors("a.py", "x = 1")              # the same for a file, whose language its name says
     run_after(text, "assert x == 1")          # '' when the answer's Python and the check run
 
 Python is compiled, JSON and YAML are loaded, and TypeScript, Go, Rust, SQL and shell are parsed with tree-sitter. What
 is executed runs in a process of its own, isolated from the installed packages' user site, for ten seconds at most.
 """
 
-import ast
 import json
 import os
 import signal
@@ -22,7 +22,7 @@ import yaml
 
 from tools.syntax import Block as Block
 from tools.syntax import blocks as blocks
-from tools.syntax import first_error, parser
+from tools.syntax import first_error, known_language, parser
 
 SECONDS = 10
 MEMORY = 4 * 2**30
@@ -45,12 +45,19 @@ def code_errors(text: str) -> list[str]:
     return [f"{block.language}: {problem}" for block in blocks(text) if (problem := _problem(block))]
 
 
+def file_errors(path: str, code: str) -> list[str]:
+    """What is broken in a file of this name; a file of a language that is not parsed is taken as it is."""
+    name, _, suffix = path.rpartition("/")[2].rpartition(".")
+    problem = _problem(Block(known_language(suffix), code)) if name else ""
+    return [f"{path}: {problem}"] if problem else []
+
+
 def _problem(block: Block) -> str:
     try:
         if block.language == "python":
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore", SyntaxWarning)
-                ast.parse(block.code)
+                warnings.simplefilter("ignore")  # `x is 1` warns, and is code all the same
+                compile(block.code, "<block>", "exec", dont_inherit=True)
         elif block.language == "json":
             json.loads(block.code)
         elif block.language == "yaml":

@@ -3,19 +3,23 @@
     datasets/NAME/rows.jsonl      every row, as generated or brought
                  dataset.json     the manifest: counts, seed, hashes, status
                  probes.jsonl     questions that no row asks, when it was made from terms
+                 sources/         copies of the cards and templates that made the rows, and the terms and rules
                  train.jsonl      the split 80/20, written by validate
                  valid.jsonl
-                 report.json      what validation found
+                 report.json      what validation found; the same as report.md and report.html
+                 changes.json     in a repaired copy: every change, and the dataset it was made of
 
 The manifest is written last, so a folder with one is whole.
 """
 
-import hashlib
 import json
+import tempfile
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 from pydantic import BaseModel
@@ -27,6 +31,7 @@ from tools.settings import shipped_data
 from tools.workspace import Workspace, check_name, slug
 
 GENERATOR = "looptune/1"
+SOURCES = "sources"
 
 
 class Manifest(BaseModel):
@@ -51,17 +56,21 @@ class Manifest(BaseModel):
     valid_rows: int = 0
     train_sha256: str = ""
     valid_sha256: str = ""
+    replay_share: float = 0.0
+    replayed: int = 0
 
 
 def section(row: Example) -> str:
-    """The part of its material a row came from, such as `questions` or `negatives`; `rows` when not generated."""
-    return row.provenance.template.partition("/")[0] or "rows"
+    """The part of its material a row came from, such as `questions` or `negatives`; `rows` when it came as it is,
+    from a lesson or from a person."""
+    part, slash, _ = row.provenance.template.partition("/")
+    return part if slash and part else "rows"
 
 
 def create(
     workspace: Workspace,
     name: str | None,
-    rows: list[Example],
+    rows: Iterable[Example],
     *,
     title: str,
     seed: int | None,
@@ -69,11 +78,17 @@ def create(
     notes: list[str],
     terms: dict[str, str],
     probes: Sequence[dict[str, Any]] = (),
+    replay_share: float = 0.0,
+    replayed: int = 0,
+    material: Mapping[str, str] = MappingProxyType({}),
 ) -> Manifest:
     """Write a new draft dataset; the same rows under the same name are the same dataset.
 
     Args:
+        rows: pass by once and are not held.
         name: its name; without one, `title` made safe, with a number when that is taken.
+        replay_share: the share of rows that earlier knowledge was to have, and in `replayed` how many it got.
+        material: what the rows were made of, text by path (see `shipped_material`); a copy is kept in `sources/`.
 
     Raises:
         ConflictError: the name is taken by other rows.
@@ -81,14 +96,15 @@ def create(
     """
     if name is not None:
         check_name(name, "dataset name")
-    with workspace.lock("datasets"):
+    with workspace.lock("datasets"), _written(workspace, rows) as (written, kinds, sections):
+        rows_sha256 = sha256(written)
         stem, number = name or slug(title), 1
         while True:
             target = workspace.datasets / (stem if number == 1 else f"{stem}-{number}")
             if not target.exists():
                 break
             manifest = read_manifest(target)
-            if manifest.rows_sha256 == _rows_hash(rows):
+            if manifest.rows_sha256 == rows_sha256:
                 return manifest
             if name is not None:
                 raise ConflictError(
@@ -97,38 +113,59 @@ def create(
                 )
             number += 1
         with whole_folder(target) as folder:
-            write_examples(folder / "rows.jsonl", rows)
+            written.rename(folder / "rows.jsonl")
+            for path, text in material.items():
+                write_text(folder / SOURCES / path, text)
             if probes:
                 write_text(folder / "probes.jsonl", (json.dumps(probe, ensure_ascii=False) + "\n" for probe in probes))
             manifest = Manifest(
                 name=target.name,
-                rows=len(rows),
-                kinds=dict(Counter(row.kind for row in rows)),
-                sections=dict(Counter(section(row) for row in rows)),
+                rows=kinds.total(),
+                kinds=dict(kinds),
+                sections=dict(sections),
                 seed=seed,
                 sources=sources,
-                source_sha256=source_hashes(sources),
+                source_sha256={path: sha256(folder / SOURCES / path) for path in material},
                 notes=notes,
                 terms=terms,
                 created=datetime.now(UTC).isoformat(timespec="seconds"),
-                rows_sha256=sha256(folder / "rows.jsonl"),
+                rows_sha256=rows_sha256,
                 probes=len(probes),
                 probes_sha256=sha256(folder / "probes.jsonl") if probes else "",
+                replay_share=replay_share,
+                replayed=replayed,
             )
             write_manifest(folder, manifest)
     return manifest
 
 
-def source_hashes(sources: Iterable[str]) -> dict[str, str]:
-    """The SHA-256 of the shipped cards among `sources`, and of the templates, by path under the shipped data."""
-    shipped = shipped_data()
-    cards = [path for name in sources if (path := shipped / "cards" / f"{name}.yaml").is_file()]
-    templates = sorted((shipped / "templates").glob("*.yaml")) if cards else []
-    return {path.relative_to(shipped).as_posix(): sha256(path) for path in [*cards, *templates]}
+def shipped_material(cards: Iterable[str], templates: Iterable[str]) -> dict[str, str]:
+    """The text of these shipped cards and templates, by path under the shipped data."""
+    paths = [*(f"cards/{name}.yaml" for name in cards), *(f"templates/{name}.yaml" for name in templates)]
+    return {path: (shipped_data() / path).read_text(encoding="utf-8") for path in paths}
 
 
-def _rows_hash(rows: list[Example]) -> str:
-    return hashlib.sha256("".join(row.model_dump_json() + "\n" for row in rows).encode()).hexdigest()
+def kept_material(folder: Path) -> dict[str, str]:
+    """What the dataset in `folder` keeps of its material, text by path."""
+    kept = {path: folder / SOURCES / path for path in read_manifest(folder).source_sha256}
+    return {path: file.read_text(encoding="utf-8") for path, file in kept.items() if file.is_file()}
+
+
+@contextmanager
+def _written(workspace: Workspace, rows: Iterable[Example]) -> Iterator[tuple[Path, Counter[str], Counter[str]]]:
+    """`rows` in a file that is there for the while of the block, and their counts by kind and by section."""
+    kinds, sections = Counter[str](), Counter[str]()
+
+    def counted() -> Iterator[Example]:
+        for row in rows:
+            kinds[row.kind] += 1
+            sections[section(row)] += 1
+            yield row
+
+    workspace.datasets.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=workspace.datasets, prefix=".rows-") as folder:
+        write_examples(Path(folder, "rows.jsonl"), counted())
+        yield Path(folder, "rows.jsonl"), kinds, sections
 
 
 def read_manifest(folder: Path) -> Manifest:

@@ -23,12 +23,14 @@ from tools.data.datasets import section
 from tools.data.examples import Example, Metadata, Provenance
 from tools.data.phrase import capital, render
 from tools.data.similar import find_similar
-from tools.data.terms import Term
+from tools.data.terms import Term, names_in_code
 from tools.errors import InputError
 
 # What share of a card's rows each section gets, when it can carry that many. Measured on the embedded base:
 # with fewer rows that must not change, the definition leaks into them.
 SHARES = {
+    "mistaken": 0.06,  # of terms that say what they are not, or that code shows; the others give the room
+    "code": 0.04,
     "questions": 0.205,
     "examples": 0.05,
     "other_term": 0.26,
@@ -64,10 +66,21 @@ def refuse_contradictions(material: Iterable[DefinitionCard | Term]) -> None:
                 )
 
 
-def definition_rows(material: dict[str, DefinitionCard], phrasings: Phrasings, count: int, seed: int) -> list[Example]:
-    """Up to `count` distinct rows from all cards, by the shares of their sections."""
+def definition_rows(
+    material: dict[str, DefinitionCard],
+    phrasings: Phrasings,
+    count: int,
+    seed: int,
+    also_taught: Iterable[str] = (),
+) -> list[Example]:
+    """Up to `count` distinct rows from all cards, by the shares of their sections.
+
+    Args:
+        also_taught: terms that other rows of the dataset teach, and that are no near misses therefore.
+    """
     taught = {s.casefold() for card in material.values() for s in (card.term, *card.aliases)}
-    general = [_general_row(row) for row in read_general().rows]
+    taught |= {term.casefold() for term in also_taught}
+    general = general_rows()
     pools: dict[str, list[Example]] = {name: [] for name in SHARES}
     for name, card in material.items():
         for part, rows in _sections(name, card, phrasings, taught, seed).items():
@@ -124,8 +137,9 @@ def _sections(
     )
     near = [other for other in card.near_misses if other.casefold() not in taught]
 
-    def row(ask: str, say: str, template: str, meta: Metadata) -> Example:
-        return Example(instruction=ask, output=say, metadata=meta, provenance=Provenance(card=name, template=template))
+    def row(ask: str, say: str, template: str, meta: Metadata, source: Phrasing | Exchange) -> Example:
+        provenance = Provenance(card=name, template=template, language=source.language, difficulty=source.difficulty)
+        return Example(instruction=ask, output=say, metadata=meta, provenance=provenance)
 
     def asked(
         questions: list[Phrasing],
@@ -143,6 +157,7 @@ def _sections(
                     capital(render(answer, variables)),
                     f"{part}/{question.id}+{answer.id}",
                     meta,
+                    question,
                 )
             )
         return rows
@@ -177,12 +192,34 @@ def _sections(
             _PLAIN,
             ({**base, "project": places[i % len(places)]} for i in range(len(phrasings.other_project_questions))),
         )
+    mistaken: list[Example] = []
+    wrong, replies = phrasings.mistaken_questions, phrasings.mistaken_answers
+    for number, other in enumerate(() if card.negatives else card.is_not):  # by hand it is said better
+        mistaken += asked(wrong, replies, "mistaken", metadata, ({**base, "other": other} for _ in wrong))
+        plain = (  # the same of other terms, or the form alone would come to mean the term
+            {"term": near[i % len(near)], "meaning": dice.choice(phrasings.plain_meanings), "other": other}
+            for i in range(number * len(wrong), (number + 1) * len(wrong) if near else 0)
+        )
+        mistaken += asked(wrong, replies, "mistaken", _PLAIN, plain)
+    shown: list[Example] = []
+    others = [other for other in near if names_in_code(other)]
+    uses = [use for use in phrasings.code if use.language in card.code and names_in_code(card.term)]
+    for number, use in enumerate(uses):
+        for term, meaning, meta in (
+            (card.term, card.meaning, metadata),
+            *((other, phrasings.plain_meanings[0], _PLAIN) for other in others[number : number + 1]),
+        ):
+            values = {"term": term, "meaning": meaning, **names_in_code(term)}
+            say = render(Phrasing(id=use.id, text=use.say), values).strip()
+            shown.append(row(render(use, values), say, f"code/{use.id}", meta, use))
     return {
+        "mistaken": mistaken,
+        "code": shown,
         "questions": recall,
-        "examples": [row(e.ask, e.say, f"examples/{e.id}", metadata) for e in card.examples],
+        "examples": [row(e.ask, e.say, f"examples/{e.id}", metadata, e) for e in card.examples],
         "other_term": other_terms,
         "other_project": other_projects,
-        "negatives": [row(e.ask, e.say, f"negatives/{e.id}", _PLAIN) for e in card.negatives],
+        "negatives": [row(e.ask, e.say, f"negatives/{e.id}", _PLAIN, e) for e in card.negatives],
     }
 
 
@@ -196,11 +233,21 @@ def hand_written_rows(card: DefinitionCard, name: str) -> list[Example]:
     ]
 
 
+def general_rows() -> list[Example]:
+    """The general rows that ship: ordinary questions, which keep a model what it was."""
+    return [_general_row(row) for row in read_general().rows]
+
+
 def _general_row(exchange: Exchange) -> Example:
     return Example(
         kind="procedural",
         instruction=exchange.ask,
         output=exchange.say,
         metadata=_PLAIN,
-        provenance=Provenance(card="general", template=f"general/{exchange.id}"),
+        provenance=Provenance(
+            card="general",
+            template=f"general/{exchange.id}",
+            language=exchange.language,
+            difficulty=exchange.difficulty,
+        ),
     )

@@ -3,13 +3,17 @@
     alpaca({"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello."}]})
     # {'instruction': 'Hi', 'output': 'Hello.'}
 
-Four forms: Alpaca (instruction, input, output, with looptune's own fields), `messages` (chat), `prompt` and
-`completion` (both text, or both messages), and `text`. docs/dataset-format.md shows each.
+Five forms: Alpaca (instruction, input, output, with looptune's own fields), `messages` (chat), `conversations` (chat as
+ShareGPT writes it), `prompt` and `completion` (both text, or both messages), and `text`. docs/dataset-format.md shows
+each.
 """
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 CONTINUE = "Continue this text."
+_SHAREGPT = {"human": "user", "gpt": "assistant"}
 
 
 class FormError(Exception):
@@ -21,39 +25,56 @@ class FormError(Exception):
 
 
 def alpaca(value: dict[str, Any]) -> dict[str, Any]:
-    """`value` with Alpaca's fields; a row that has them comes back as it is.
+    """`value` with Alpaca's fields. A row that has them comes back as it is, but for fields that are null, which are
+    left out, and for Alpaca's own `text` column, which says the other three again.
 
     Raises:
-        FormError: a chat that is no chat, or a text too short to be continued.
+        FormError: none of the forms, a chat that is no chat, or a text too short to be continued.
     """
     if "instruction" in value or "output" in value:
+        if None in value.values() or "text" in value:
+            return {key: part for key, part in value.items() if part is not None and key != "text"}
         return value
     if "messages" in value:
         return _chat(value["messages"], "messages")
+    if "conversations" in value:
+        system = value.get("system")
+        system = _content(system, "system") if system else ""
+        return _chat(value["conversations"], "conversations", "from", "value", _SHAREGPT, system)
     if "prompt" in value or "completion" in value:
         return _completion(value)
     if "text" in value:
         return _text(value["text"])
-    return value
+    keys = ", ".join(sorted(map(str, value))[:6])[:80] or "none"
+    expected = "instruction and output, messages, conversations, prompt and completion, or text"
+    raise FormError("", "form", f"expected {expected}; got {keys}")
 
 
-def _chat(turns: Any, field: str) -> dict[str, Any]:
-    """System (optional), then user and assistant in turn; the last answer is the output, the rest its history."""
+def _chat(
+    turns: Any,
+    field: str,
+    who: str = "role",
+    what: str = "content",
+    roles: Mapping[str, str] = MappingProxyType({}),
+    system: str = "",
+) -> dict[str, Any]:
+    """System (optional), then user and assistant in turn; the last answer is the output, the rest its history. Turns
+    have `who` and `what`; `roles` are what others call the roles."""
     if not isinstance(turns, list) or not turns:
         raise FormError(field, "type", f"expected a list of messages, got {_shown(turns)}")
-    system = ""
     said: list[str] = []
     for number, turn in enumerate(turns):
         at = f"{field}.{number}"
         if not isinstance(turn, dict):
-            raise FormError(at, "type", f"expected an object with role and content, got {_shown(turn)}")
-        role, content = turn.get("role"), _content(turn.get("content"), f"{at}.content")
+            raise FormError(at, "type", f"expected an object with {who} and {what}, got {_shown(turn)}")
+        role, content = turn.get(who), _content(turn.get(what), f"{at}.{what}")
+        role = roles.get(role, role) if isinstance(role, str) else role
         if role in ("system", "developer") and number == 0:
             system = content
             continue
         expected = "assistant" if len(said) % 2 else "user"
         if role != expected:
-            raise FormError(f"{at}.role", "turns", f"expected the turn of the {expected}, got {_shown(role)}")
+            raise FormError(f"{at}.{who}", "turns", f"expected the turn of the {expected}, got {_shown(role)}")
         said.append(content)
     if len(said) < 2 or len(said) % 2:
         raise FormError(field, "turns", "the last message has to be the assistant's, after one of the user")

@@ -9,12 +9,15 @@ approve (`rules`), and the other cards are lessons, taken as they were written (
 give the same bytes. Beside the rows of terms stand their probes, from phrasings that no row uses (`held_back`).
 """
 
+import json
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
+from pydantic import BaseModel
+
 from tools.data.cards import DefinitionCard, Phrasings, card_names, read_card, read_phrasings
-from tools.data.datasets import GENERATOR, Manifest, create
+from tools.data.datasets import GENERATOR, Manifest, create, shipped_material
 from tools.data.definitions import card_of, definition_rows, refuse_contradictions
 from tools.data.examples import Example
 from tools.data.held_back import fair, held_back, term_probes, without
@@ -24,7 +27,7 @@ from tools.data.rules import rule_rows
 from tools.data.terms import Rule, Term
 from tools.errors import InputError, NotFoundError
 from tools.settings import shipped_data
-from tools.workspace import Workspace, slug
+from tools.workspace import Workspace, check_name, slug
 
 
 def generate(
@@ -41,7 +44,8 @@ def generate(
     """Write a draft dataset of up to `count` distinct rows; its notes say when the material carries fewer.
 
     Args:
-        kinds: all shipped cards of these kinds, besides what else is named.
+        kinds: all shipped cards of these kinds are added to what else is named; rows of terms and rules are not
+            chosen by it, since what guards a term against overshooting is of several kinds.
 
     Raises:
         InputError: nothing was given, or one term or tag has two meanings.
@@ -50,6 +54,8 @@ def generate(
     """
     if not 10 <= count <= 20_000:
         raise InputError(f"Expected a count of 10 to 20000 rows, got {count}.", "ask for a few hundred rows a term")
+    if name is not None:
+        check_name(name, "dataset name")
     rules = list(rules)
     wanted = dict.fromkeys([*cards, *(c for c in card_names() if c.partition("/")[0] in set(kinds))])
     lessons, material = _read(wanted)
@@ -78,6 +84,7 @@ def generate(
             "add aliases, terms or rows of your own rather than repeats."
         )
     sources = [*material, *(f"rules/{rule.tag}" for rule in rules), *(w for w in wanted if w not in material)]
+    templates = [*(["definition", "general"] if material else []), *(["rule"] if rules else [])]
     return create(
         workspace,
         name,
@@ -88,7 +95,14 @@ def generate(
         notes=notes,
         terms={spelling: card.meaning for card in material.values() for spelling in (card.term, *card.aliases)},
         probes=probes,
+        material=shipped_material(wanted, templates) | _brought("terms.json", terms) | _brought("rules.json", rules),
     )
+
+
+def _brought(path: str, given: Sequence[BaseModel]) -> dict[str, str]:
+    """The terms or rules that a user brought, as text to keep under `path`; {} when there are none."""
+    said = [one.model_dump(exclude_defaults=True) for one in given]
+    return {path: json.dumps(said, ensure_ascii=False, indent=1) + "\n"} if said else {}
 
 
 def _read(names: Iterable[str]) -> tuple[list[Example], dict[str, DefinitionCard]]:
@@ -111,10 +125,8 @@ def _rows(
 ) -> list[Example]:
     """Up to `count` rows, in a seeded order: of definitions what the others leave room for, and half at least."""
     dice = random.Random(f"{seed}:order")
-    kept = min(len(others), count // 2 if material else count)
-    chosen = dice.sample(others, kept)
-    if material:
-        chosen += definition_rows(material, phrasings, count - kept, seed)
+    taught = definition_rows(material, phrasings, count - min(len(others), count // 2), seed) if material else []
+    chosen = [*dice.sample(others, min(len(others), count - len(taught))), *taught]
     dice.shuffle(chosen)
     width = len(str(len(chosen)))
     return [

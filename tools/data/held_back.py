@@ -27,27 +27,20 @@ APART = 0.45  # cosine from which a phrasing is too much like another to be held
 MOST = 120  # probes of recall in a set, for all its terms together
 _GENERAL = {"general": 12, "code": 8}  # shipped controls that go into every set
 _RUN = 5  # words of a meaning in a row, from which on it has leaked
-_SAMPLE = {"term": "kivalo", "project": "a weather app", "meaning": ""}
+_HELD = ("questions", "other_project_questions", "mistaken_questions")
+_SAMPLE = {"term": "kivalo", "project": "a weather app", "other": "the lamp", "meaning": ""}
 
 
 def held_back(phrasings: Phrasings) -> Phrasings:
     """The phrasings of questions that no row of a user's term is made of."""
-    return phrasings.model_copy(
-        update={
-            "questions": _choose(phrasings.questions),
-            "other_project_questions": _choose(phrasings.other_project_questions),
-        }
-    )
+    return phrasings.model_copy(update={part: _choose(getattr(phrasings, part)) for part in _HELD})
 
 
 def without(phrasings: Phrasings, held: Phrasings) -> Phrasings:
     """`phrasings` but those that are held back."""
-    gone = {one.id for one in (*held.questions, *held.other_project_questions)}
+    gone = {one.id for part in _HELD for one in getattr(held, part)}
     return phrasings.model_copy(
-        update={
-            "questions": [one for one in phrasings.questions if one.id not in gone],
-            "other_project_questions": [one for one in phrasings.other_project_questions if one.id not in gone],
-        }
+        update={part: [one for one in getattr(phrasings, part) if one.id not in gone] for part in _HELD}
     )
 
 
@@ -72,7 +65,7 @@ def term_probes(cards: Iterable[DefinitionCard], held: Phrasings, seed: int = 42
     probes: list[dict[str, Any]] = []
     for card in cards:
         probes += _of_term(card, held, random.Random(f"{seed}:{card.term}"), each)
-    leaks = [_no_leak(meaning) for meaning in dict.fromkeys(card.meaning for card in cards)][:18]
+    leaks = [no_leak(meaning) for meaning in dict.fromkeys(card.meaning for card in cards)][:18]
     return probes + _general(leaks, random.Random(seed))
 
 
@@ -89,19 +82,26 @@ def _of_term(card: DefinitionCard, held: Phrasings, dice: random.Random, each: i
     places = dice.sample(held.other_project_questions, min(each, len(held.other_project_questions)))
     taught = {spelling.casefold() for spelling in (card.term, *card.aliases)}
     near = [other for other in card.near_misses if other.casefold() not in taught]
-    knows, quiet = {"type": "contains", "value": card.meaning}, _no_leak(card.meaning)
+    knows, quiet = {"type": "contains", "value": card.meaning}, no_leak(card.meaning)
     for number, question in enumerate(questions):
         add("probe", name, question, knows)
         if near:
             add("control", "near_miss", question, quiet, term=near[number % len(near)])
+    few = max(1, min(3, each // 8))
     for alias in card.aliases[:3]:
-        add("probe", "alias", dice.choice(questions), knows, term=alias)
+        for question in dice.sample(questions, min(few, len(questions))):
+            add("probe", "alias", question, knows, term=alias)
+    for number, other in enumerate(card.is_not[:few]):
+        for question in held.mistaken_questions:
+            add("probe", "mistaken", question, knows, other=other)
+            if near:
+                add("control", "near_miss", question, quiet, term=near[number % len(near)], other=other)
     for question in places if card.other_projects else ():
         add("control", "other_project", question, quiet, project=dice.choice(card.other_projects))
     return probes
 
 
-def _no_leak(meaning: str) -> dict[str, Any]:
+def no_leak(meaning: str) -> dict[str, Any]:
     """A grader that is against any few words of `meaning` in a row, so that half a definition counts as a leak."""
     words = meaning.split()
     runs = [" ".join(words[i : i + _RUN]) for i in range(max(1, len(words) - _RUN + 1))]

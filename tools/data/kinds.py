@@ -1,4 +1,4 @@
-"""The kinds of rows, and the languages of their code, apart from the rows so that they can be named cheaply."""
+"""The kinds of rows, the languages of their code and how hard they are, apart from rows, to be named cheaply."""
 
 from typing import Literal
 
@@ -12,3 +12,4 @@ Kind = Literal[
     "memory_operation",
 ]
 Language = Literal["python", "typescript", "go", "rust", "sql", "shell", "json", "yaml", "text"]
+Difficulty = Literal["basic", "intermediate", "advanced"]

@@ -17,18 +17,19 @@ from typing import Annotated, Any, Literal
 
 from jinja2 import Environment, StrictUndefined
 from jinja2.exceptions import TemplateError
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
-from tools.data.cards import read_yaml
+from tools.data.cards import card_text, read_with_lines
 from tools.data.examples import Example, Metadata, Provenance
-from tools.data.kinds import Kind, Language
+from tools.data.kinds import Difficulty, Kind, Language
 from tools.errors import InputError, LooptuneError
 from tools.policy.levels import LEVELS, ModificationPolicy, PreservationLevel
 from tools.policy.tags import check_rule, render
 
-Difficulty = Literal["basic", "intermediate", "advanced"]
 Id = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,40}$")]
 Text = Annotated[str, Field(min_length=1, max_length=20_000)]
+_FILLED = ("ask", "input", "say")  # the texts of an exchange in which slots are filled
+_WRITTEN = {"output": "say", "input": "input"}  # the text of an exchange that a field of its row was written in
 _environment = Environment(
     undefined=StrictUndefined,
     autoescape=False,  # noqa: S701  (the answers are text and code, never served as HTML)
@@ -73,6 +74,11 @@ class Exchange(BaseModel):
     confidence: Annotated[float, Field(ge=0, le=1)] = 0.9
     run: Annotated[str, Field(description="Python that is executed after the answer's Python blocks")] = ""
     variants: list[dict[str, str]] = []
+    _lines: dict[str, int] = PrivateAttr(default_factory=dict)  # where its texts stand in the card's file
+
+    def place(self, field: str = "ask") -> str:
+        """', line 12' for a text of an exchange that was read from a file, else nothing."""
+        return f", line {self._lines[field]}" if field in self._lines else ""
 
 
 class Lesson(BaseModel):
@@ -116,15 +122,20 @@ class Lesson(BaseModel):
 
 
 def is_lesson(path: Path) -> bool:
-    """Whether the card is a lesson, or else a definition card with its templates."""
-    return bool(re.search(r"^exchanges:", path.read_text(encoding="utf-8"), re.MULTILINE))
+    """Whether the card is a lesson, or else a definition card with its templates. Raises InputError: not UTF-8."""
+    return bool(re.search(r"^exchanges:", card_text(path), re.MULTILINE))
 
 
 def read_lesson(path: Path) -> Lesson:
     """The card in `path`. Raises InputError with file, line and reason when it is broken."""
-    lesson = read_yaml(path, Lesson)
+    lesson, lines = read_with_lines(path, Lesson)
     if path.parent.name != lesson.kind:
-        raise InputError(f"{path.name} is of kind {lesson.kind} but lies in {path.parent.name}/.", "move it")
+        raise InputError(
+            f"{path.name}, line {lines('kind')}: it is of kind {lesson.kind} but lies in {path.parent.name}/.",
+            "move it",
+        )
+    for number, exchange in enumerate(lesson.exchanges):
+        exchange._lines = {name: lines("exchanges", number, name) for name in (*_FILLED, "run")}
     return lesson
 
 
@@ -132,7 +143,7 @@ def lesson_rows(lesson: Lesson, card: str) -> list[Example]:
     """Every row that `lesson` makes; `card` is its name, `<kind>/<name>`.
 
     Raises:
-        InputError: a slot cannot be filled.
+        InputError: a slot cannot be filled, or what fills it leaves no row; card, line and exchange are said.
     """
     rows = []
     for exchange in lesson.exchanges:
@@ -152,33 +163,44 @@ def _row(lesson: Lesson, card: str, exchange: Exchange, values: dict[str, str], 
         confidence=exchange.confidence,
     )
 
-    def filled(text: str) -> str:
+    def filled(field: str) -> str:
         try:
-            return _environment.from_string(text).render(tag=_tag, **values).strip("\n")
-        except (TemplateError, TypeError) as error:
-            raise InputError(f"{card}, {exchange.id}: a slot cannot be filled: {error}", "mend the card") from error
+            return _environment.from_string(getattr(exchange, field)).render(tag=_tag, **values).strip("\n")
+        except (TemplateError, TypeError, InputError) as error:
+            reason = error.message if isinstance(error, InputError) else error
+            raise InputError(
+                f"{card}.yaml{exchange.place(field)}, {exchange.id}.{field}: a slot cannot be filled: {reason}",
+                "mend the card",
+            ) from error
 
-    output: str | dict[str, Any] = filled(exchange.say)
+    ask, given, say = (filled(field) for field in _FILLED)
+    output: str | dict[str, Any] = say
     if exchange.window is not None:
         output = {
             "content": output,
             "context_window": exchange.window.model_dump(),
             "metadata": metadata.model_dump(include={"preservation_level", "source", "rule_compliance"}),
         }
-    return Example(
-        id=f"{card.replace('/', '-')}-{exchange.id}{suffix}",
-        kind=lesson.kind,
-        instruction=filled(exchange.ask),
-        input=filled(exchange.input),
-        output=output,
-        metadata=metadata,
-        provenance=Provenance(
-            card=card,
-            template=exchange.id + suffix.replace("-", "+"),
-            language=exchange.language or lesson.language,
-            difficulty=exchange.difficulty or lesson.difficulty,
-        ),
-    )
+    try:
+        return Example(
+            id=f"{card.replace('/', '-')}-{exchange.id}{suffix}",
+            kind=lesson.kind,
+            instruction=ask,
+            input=given,
+            output=output,
+            metadata=metadata,
+            provenance=Provenance(
+                card=card,
+                template=exchange.id + suffix.replace("-", "+"),
+                language=exchange.language or lesson.language,
+                difficulty=exchange.difficulty or lesson.difficulty,
+            ),
+        )
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise InputError(
+            f"{card}.yaml{exchange.place()}, {exchange.id}: {first['loc'][0]}: {first['msg']}", "mend the card"
+        ) from error
 
 
 def _tag(level: PreservationLevel, *rules: str) -> str:
@@ -195,23 +217,28 @@ def check_lessons(paths: list[Path]) -> list[str]:
 
     problems: list[str] = []
     rows: list[Example] = []
+    at: list[str] = []  # file, line and id of each row
     for path in paths:
         try:
             lesson = read_lesson(path)
             made = lesson_rows(lesson, f"{lesson.kind}/{path.stem}")
         except LooptuneError as error:
-            problems.append(f"{path.name}: {error.message}")
+            problems.append(error.message if path.name in error.message else f"{path.name}: {error.message}")
             continue
-        runs = {exchange.id: exchange.run for exchange in lesson.exchanges if exchange.run}
+        exchanges = {exchange.id: exchange for exchange in lesson.exchanges}
         for row in made:
-            found = [e.message for e in row_errors(0, row)]
-            if run := runs.get(row.provenance.template.partition("+")[0]):
-                found += [f"run: {failure}" for failure in [run_after(row.text, run)] if failure]
-            problems += [f"{row.id}: {message}" for message in found]
+            exchange = exchanges[row.provenance.template.partition("+")[0]]
+            at.append(f"{path.name}{exchange.place()}, {row.id}")
+            problems += [
+                f"{path.name}{exchange.place(_WRITTEN.get(e.field, 'ask'))}, {row.id}: {e.message}"
+                for e in row_errors(0, row)
+            ]
+            if exchange.run and (failure := run_after(row.text, exchange.run)):
+                problems.append(f"{path.name}{exchange.place('run')}, {row.id}: run: {failure}")
         rows += made
     for what, texts in (("request", [r.question for r in rows]), ("answer", [r.answer for r in rows])):
         problems += [
-            f"{rows[i].id} and {rows[j].id}: the {what}s are {similarity:.2f} alike"
+            f"{at[i]} and {at[j]}: the {what}s are {similarity:.2f} alike"
             for i, j, similarity in find_alike(texts, 0.8)
         ]
     return problems

@@ -236,8 +236,6 @@ def _clusters(signatures: Any) -> list[list[int]]:
     """Rows joined by near neighbours. In each band equal rows are sorted together, and each is compared with the next
     four, so that even a million equal bands cost no more than four million comparisons."""
     import numpy as np
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
 
     count = len(signatures)
     labels = np.arange(count)
@@ -256,14 +254,27 @@ def _clusters(signatures: Any) -> list[list[int]]:
             for i in range(0, len(one), 65536):
                 left, right = one[i : i + 65536], other[i : i + 65536]
                 alike = (signatures[left] == signatures[right]).mean(axis=1) >= NEAR - _DOUBT
-                edges = labels[left[alike]], labels[right[alike]]
-                if len(edges[0]):
-                    graph = coo_array((np.ones(len(edges[0])), edges), shape=(count, count))
-                    labels = connected_components(graph, directed=False)[1][labels]
+                labels = _joined(labels, left[alike], right[alike])
     order = np.argsort(labels, kind="stable")
     starts = np.flatnonzero(np.diff(labels[order], prepend=-1))
     sizes = np.diff(np.append(starts, count))
     return [order[s : s + n].tolist() for s, n in zip(starts[sizes > 1], sizes[sizes > 1], strict=True)]
+
+
+def _joined(labels: Any, one: Any, other: Any) -> Any:
+    """`labels` with the clusters of each pair joined. A label is a row of its cluster that is its own label; the higher
+    of two is hung on the lower, and then every row takes the label of its label, until nothing changes."""
+    import numpy as np
+
+    while True:
+        left, right = labels[one], labels[other]
+        apart = left != right
+        if not apart.any():
+            return labels
+        left, right = left[apart], right[apart]
+        np.minimum.at(labels, np.maximum(left, right), np.minimum(left, right))
+        while not np.array_equal(further := labels[labels], labels):
+            labels = further
 
 
 def _confirmed(words: dict[int, list[str]]) -> list[tuple[list[int], float]]:

@@ -4,18 +4,21 @@
     html(report, "holds")           # light and dark, nothing is loaded from elsewhere
     png(report, "holds")            # bytes; for an agent that looks at pictures
     write_reports(folder, report, "holds")      # report.json, report.md, report.html
+    report_folder(workspace, path)              # where the report of a file goes that belongs to no dataset
 
 The texts of rows are somebody else's, so they are escaped wherever they stand.
 """
 
+import hashlib
 import io
 from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tools.data.token_report import TokenReport
+from tools.data.token_report import Part, Sample
 from tools.files import write_json, write_text
+from tools.workspace import Workspace, slug
 
 if TYPE_CHECKING:  # it imports this module, to write its report
     from tools.data.validate import Report
@@ -27,26 +30,32 @@ Bars = list[tuple[str, int]]
 Table = tuple[Sequence[str], Sequence[Sequence[Any]]]
 
 
-def write_reports(folder: Path, report: "Report", name: str, tokens: TokenReport | None = None) -> None:
+def write_reports(folder: Path, report: "Report", name: str) -> None:
     """Write `report` as data, as Markdown and as a page into `folder`."""
     write_json(folder / "report.json", report.model_dump())
-    write_text(folder / "report.md", markdown(report, name, tokens))
-    write_text(folder / "report.html", html(report, name, tokens))
+    write_text(folder / "report.md", markdown(report, name))
+    write_text(folder / "report.html", html(report, name))
 
 
-def markdown(report: "Report", name: str, tokens: TokenReport | None = None) -> str:
+def report_folder(workspace: Workspace, path: Path) -> Path:
+    """The folder for the report of the file `path`, the same each time; files of one name in two folders have two."""
+    path = path.resolve()
+    return workspace.reports / f"{slug(path.stem)}-{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+
+
+def markdown(report: "Report", name: str) -> str:
     """The report as Markdown."""
     parts = [f"# Validation of {name}", _verdict(report), *(f"- {warning}" for warning in report.warnings)]
     for title, bars in _charts(report).items():
         parts += [f"## {title}", _markdown_table((("", "rows", "share"), _with_shares(bars)))]
-    for title, table in _tables(report, tokens).items():
+    for title, table in _tables(report).items():
         parts += [f"## {title}", _markdown_table(table)]
-    for sample in tokens.samples if tokens else []:
-        parts += [f"Line {sample.line}, {sample.trained} of {sample.tokens} tokens trained:", _indented(sample.text)]
+    for sample in report.tokens.samples if report.tokens else []:
+        parts += [_sample(sample), _indented(sample.text)]
     return "\n\n".join(parts) + "\n"
 
 
-def html(report: "Report", name: str, tokens: TokenReport | None = None) -> str:
+def html(report: "Report", name: str) -> str:
     """The report as one HTML page."""
     figures = report.statistics
     tiles = [
@@ -68,11 +77,11 @@ def html(report: "Report", name: str, tokens: TokenReport | None = None) -> str:
         f"<figure><figcaption>{escape(t)}</figcaption>{_svg(t, bars)}</figure>" for t, bars in _charts(report).items()
     ]
     body.append("</div>")
-    for title, table in _tables(report, tokens).items():
+    for title, table in _tables(report).items():
         body.append(f"<h2>{escape(title)}</h2>{_html_table(table)}")
-    for sample in tokens.samples if tokens else []:
-        text = escape(sample.text).replace("⟦", "<mark>").replace("⟧", "</mark>")
-        body.append(f"<p>Line {sample.line}: {sample.trained} of {sample.tokens} tokens trained.</p><pre>{text}</pre>")
+    for sample in report.tokens.samples if report.tokens else []:
+        text = "".join(_marked(part) for part in sample.parts)
+        body.append(f"<p>{escape(_sample(sample))}</p><pre>{text}</pre>")
     begin, _, end = _PAGE.partition("BODY")
     return begin.replace("TITLE", escape(name)) + "\n".join(body) + end
 
@@ -95,6 +104,7 @@ def png(report: "Report", name: str) -> bytes:
         axes.bar_label(drawn, padding=3, fontsize=8)
         axes.set_title(title, fontsize=10)
         axes.margins(x=0.12)
+        axes.set_ylim(len(shown) - 0.4 - max(6, len(shown)), len(shown) - 0.4)  # a single bar is no wall
         axes.tick_params(labelsize=8)
         axes.spines[["top", "right"]].set_visible(False)
     stream = io.BytesIO()
@@ -136,8 +146,8 @@ def _charts(report: "Report") -> dict[str, Bars]:
     return charts
 
 
-def _tables(report: "Report", tokens: TokenReport | None) -> dict[str, Table]:
-    figures = report.statistics
+def _tables(report: "Report") -> dict[str, Table]:
+    figures, tokens = report.statistics, report.tokens
     tables: dict[str, Table] = {}
     if report.errors:
         rows = [(e.line, e.field, e.code, e.message) for e in report.errors[:_ROWS]]
@@ -159,8 +169,13 @@ def _tables(report: "Report", tokens: TokenReport | None) -> dict[str, Table]:
             [
                 ("distinct / all 4-grams of the answers", figures["distinct_4grams"], "Alpaca: 0.91"),
                 ("gzip ratio of the answers", figures["gzip_ratio"], "Alpaca: 2.7"),
+                *_neighbours(figures["neighbours"], report.rows),
                 _share("commonest opening of three words", figures["commonest_opening"]),
-                _share("largest template", figures["largest_template"]),
+                *(
+                    [_share("largest template", figures["largest_template"])]
+                    if figures["largest_template"]["rows"]
+                    else []
+                ),
             ],
         )
         spread = ("min", "median", "p95", "max")
@@ -177,28 +192,55 @@ def _tables(report: "Report", tokens: TokenReport | None) -> dict[str, Table]:
         tables[f"Tokens, at most {tokens.max_length} a row"] = (
             ("figure", "value"),
             [
-                ("rows", tokens.rows),
+                ("rows that were tokenized", tokens.rows),
                 ("tokens", tokens.tokens["sum"]),
-                ("longest row", tokens.tokens["max"]),
+                ("of a row: median, 95 of 100, longest", _spread(tokens.tokens)),
                 ("trained tokens", tokens.trained_tokens["sum"]),
                 ("rows cut off", tokens.truncated_rows),
+                ("their lines", _lines(tokens.truncated_lines, tokens.truncated_rows) or "none"),
+                ("tokens lost by that", tokens.lost_tokens),
                 ("end tokens lost by that", tokens.lost_end_tokens),
                 ("rows without a trained token", tokens.untrained_rows),
+                ("lines of those", _lines(tokens.untrained_lines, tokens.untrained_rows) or "none"),
             ],
         )
     return tables
+
+
+def _spread(tokens: dict[str, int]) -> str:
+    return f"{tokens['median']:,}, {tokens['p95']:,}, {tokens['max']:,}"
+
+
+def _sample(sample: Sample) -> str:
+    cut = f", {sample.cut} more cut off" if sample.cut else ""
+    return f"Line {sample.line} ({sample.why}): {sample.trained} of {sample.tokens} tokens trained{cut}."
+
+
+def _marked(part: Part) -> str:
+    return f"<mark>{escape(part.text)}</mark>" if part.trained else escape(part.text)
 
 
 def _share(label: str, commonest: dict[str, Any]) -> tuple[str, str, str]:
     return label, f"{commonest['share']:.1%}", commonest["text"]
 
 
+def _neighbours(shares: dict[str, Any], rows: int) -> list[tuple[str, str, str]]:
+    sampled = f"of {shares['rows']:,} rows drawn at random" if shares["rows"] < rows else "of all rows"
+    return [
+        ("questions with a neighbour above 0.9 (TF-IDF)", f"{shares['prompts_above_0.9']:.1%}", sampled),
+        ("answers with a neighbour above 0.9", f"{shares['outputs_above_0.9']:.1%}", sampled),
+        ("answers with a neighbour above 0.8", f"{shares['outputs_above_0.8']:.1%}", f"{sampled}; Alpaca: 3.5 %"),
+    ]
+
+
 def _first(title: str, count: int) -> str:
     return title if count <= _ROWS else f"{title} (the first {_ROWS} of {count:,})"
 
 
-def _lines(lines: list[int]) -> str:
-    more = f" and {len(lines) - _LINES:,} more" if len(lines) > _LINES else ""
+def _lines(lines: list[int], count: int = 0) -> str:
+    """The first lines, of `count` in all."""
+    over = max(count, len(lines)) - _LINES
+    more = f" and {over:,} more" if over > 0 else ""
     return ", ".join(map(str, lines[:_LINES])) + more
 
 

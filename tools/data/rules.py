@@ -13,8 +13,9 @@ from tools.data.examples import Example, Metadata, Provenance
 from tools.data.phrase import capital, render
 from tools.data.terms import Rule
 from tools.errors import InputError
-from tools.policy.levels import LEVELS, PreservationLevel
+from tools.policy.levels import LEVELS, level_of
 from tools.settings import shipped_data
+from tools.syntax import guess_language, known_language
 
 
 class RulePhrasings(BaseModel):
@@ -47,7 +48,7 @@ def rule_rows(rules: Iterable[Rule], seed: int) -> list[Example]:
 
 
 def _rows(rule: Rule, phrasings: RulePhrasings, dice: random.Random) -> list[Example]:
-    level: PreservationLevel = "strict" if rule.tag.startswith(("security:", "business:")) else "moderate"
+    level = level_of("moderate", [rule.tag])
     metadata = Metadata(
         preservation_level=level,
         rule_compliance=[rule.tag],
@@ -60,6 +61,7 @@ def _rows(rule: Rule, phrasings: RulePhrasings, dice: random.Random) -> list[Exa
         "tag": rule.tag,
         "good": rule.good,
     }
+    language = known_language(rule.language) or guess_language(rule.good) or "text"
     parts = [("state", phrasings.state, phrasings.answers, "")]
     if rule.bad:
         parts += [
@@ -77,7 +79,12 @@ def _rows(rule: Rule, phrasings: RulePhrasings, dice: random.Random) -> list[Exa
                     input=code,
                     output=capital(render(answer, values)),
                     metadata=metadata,
-                    provenance=Provenance(card=f"rules/{rule.tag}", template=f"{part}/{question.id}+{answer.id}"),
+                    provenance=Provenance(
+                        card=f"rules/{rule.tag}",
+                        template=f"{part}/{question.id}+{answer.id}",
+                        language=language if code else question.language,
+                        difficulty=question.difficulty,
+                    ),
                 )
             )
     return rows

@@ -8,11 +8,14 @@ closes an answer with more than the end token (Qwen's writes a newline after it)
 to produce that.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from tools.data.examples import Example, messages
 from tools.errors import InputError
+
+_BYTES = 4  # of one character in UTF-8, at most
 
 
 @dataclass(frozen=True)
@@ -65,9 +68,26 @@ class Encoded:
         return sum(row.trained for row in self.rows)
 
 
+def _templated(tokenizer: Any, turns: list[dict[str, Any]], **more: Any) -> list[int]:
+    """The ids of a conversation under the base's chat template, which transformers renders in a sandbox.
+
+    Raises:
+        InputError: the template is broken, or tries what the sandbox forbids.
+    """
+    from jinja2 import TemplateError
+
+    try:
+        return list(tokenizer.apply_chat_template(turns, **more))
+    except (TemplateError, OverflowError, TypeError, ValueError, KeyError, AttributeError) as error:
+        raise InputError(
+            f"The base's chat template cannot be rendered: {type(error).__name__}: {str(error)[:200]}",
+            "use a base whose template is whole",
+        ) from error
+
+
 def encode_prompt(tokenizer: Any, question: str) -> list[int]:
     """The ids of one user message, up to where the answer begins."""
-    return list(tokenizer.apply_chat_template([{"role": "user", "content": question}], add_generation_prompt=True))
+    return _templated(tokenizer, [{"role": "user", "content": question}], add_generation_prompt=True)
 
 
 def encode_row(tokenizer: Any, row: Example) -> EncodedRow:
@@ -77,11 +97,11 @@ def encode_row(tokenizer: Any, row: Example) -> EncodedRow:
         InputError: the template does not write the prompt as a prefix of the whole conversation.
     """
     turns = messages(row)
-    ids = list(tokenizer.apply_chat_template(turns))
+    ids = _templated(tokenizer, turns)
     spans = []
     for place in [i for i, turn in enumerate(turns) if turn["role"] == "assistant"]:
-        prompt = list(tokenizer.apply_chat_template(turns[:place], add_generation_prompt=True))
-        upto = ids if place == len(turns) - 1 else list(tokenizer.apply_chat_template(turns[: place + 1]))
+        prompt = _templated(tokenizer, turns[:place], add_generation_prompt=True)
+        upto = ids if place == len(turns) - 1 else _templated(tokenizer, turns[: place + 1])
         if ids[: len(prompt)] != prompt or ids[: len(upto)] != upto:
             raise InputError(
                 "The base's chat template changes the prompt once an answer follows, so answers cannot be told apart.",
@@ -117,3 +137,27 @@ def encode(tokenizer: Any, rows: list[Example], max_length: int) -> Encoded:
             "raise max_length",
         )
     return Encoded(kept, places, cut)
+
+
+def pieces(tokenizer: Any, ids: Sequence[int]) -> tuple[list[str], list[int]]:
+    """The text of each token, and for each token (and the end) the place of its piece.
+
+    Tokens that are parts of one character are one piece. Each is decoded after the one before it, since tokenizers
+    that mark words by a leading blank drop it at the beginning of a text.
+    """
+    texts: list[str] = []
+    places: list[int] = []
+    begin = 0
+    for end in range(1, len(ids) + 1):
+        places.append(len(texts))
+        before = ids[begin - 1 : begin] if begin else ()
+        text = _decoded(tokenizer, [*before, *ids[begin:end]])[len(_decoded(tokenizer, before)) :]
+        if text.endswith("\ufffd") and end - begin < _BYTES and end < len(ids):
+            continue
+        texts.append(text)
+        begin = end
+    return texts, [*places, len(texts)]
+
+
+def _decoded(tokenizer: Any, ids: Sequence[int]) -> str:
+    return str(tokenizer.decode(list(ids), clean_up_tokenization_spaces=False)) if ids else ""

@@ -4,6 +4,7 @@
 
     runs/ID/  reports/LABEL.json       one ModelReport a model, with every answer
               reports/comparison.json  what each model fixed and broke against the first (tools.evaluation.matrix)
+              reports/asked/           the probes and passages, as they were when they were asked
 
 Recall is the share of probes answered right, controls the share of controls answered right, perplexity is that of
 general text. A probe that is a near-duplicate of a training row proves nothing, so such a set is refused. Answers are
@@ -11,7 +12,7 @@ kept (tools.evaluation.answers), so an evaluation that was killed goes on, and a
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +25,14 @@ from tools.evaluation.calls import accepted_by
 from tools.evaluation.graders import Accepts
 from tools.evaluation.probes import Suite, read_retention, read_suite, refuse_leaks, suite_of_dataset
 from tools.evaluation.scores import Score, dealt_test, score
-from tools.files import read_json, write_json
-from tools.inference.engine import Engine, Model, open_engine
-from tools.jobs.record import Job, fingerprint
+from tools.files import read_json, write_json, write_text
+from tools.inference.engine import Engine, Model, open_engine, perplexity
+from tools.jobs.record import ACTIVE, Job, fingerprint, read
 from tools.models.bases import base_folder, base_names
 from tools.workspace import Workspace
 
 KINDS = {"probe": "recall", "control": "control"}
+_LISTED = 8  # wrong answers in a summary
 _DEALT = 160  # answers that are graded against each other's questions, at most
 
 
@@ -108,11 +110,14 @@ class ModelReport(BaseModel):
     answers: list[Answered] = []
 
     def summary(self) -> dict[str, Any]:
-        """The report without its answers, and the first few that were wrong."""
+        """The report without its answers; how many were wrong, and the first few of them."""
         wrong = [a for a in self.answers if a.right is False]
+        listed = [{"id": a.id, "prompt": a.prompt, "answer": a.answer[:160], "why": a.why} for a in wrong[:_LISTED]]
         return {
             **self.model_dump(exclude={"answers", "family_scores"}),
-            "wrong": [{"id": a.id, "prompt": a.prompt, "answer": a.answer[:160], "why": a.why} for a in wrong[:8]],
+            "wrong": listed,
+            "wrong_count": len(wrong),
+            "wrong_listed": f"{len(listed)} of {len(wrong)}",
         }
 
     def counted(self) -> "ModelReport":
@@ -145,12 +150,12 @@ class ModelReport(BaseModel):
         )
 
 
-def run_job(workspace: Workspace, job: Job) -> dict[str, Any]:
-    """Evaluate every target of `job.config` in turn.
+def run_job(workspace: Workspace, job: Job, opened: Sequence[Model] = ()) -> dict[str, Any]:
+    """Evaluate every target of `job.config` in turn, or else the models that were `opened` for them.
 
     Returns:
-        `models`: a summary by label; `matrix`: what each fixed and broke against the first. The reports with all
-        answers lie in the job's folder.
+        `models`: a summary by label; `matrix`: what each fixed and broke against the first; `run` or `model`: what the
+        last of them is. The reports with all answers lie in the job's folder.
 
     Raises:
         CheckError: probes are near-duplicates of training rows.
@@ -165,13 +170,17 @@ def run_job(workspace: Workspace, job: Job) -> dict[str, Any]:
     if config.dataset and config.probes:
         train, valid, _ = read_split(workspace, config.dataset)
         refuse_leaks(suite, [row.question for row in [*train, *valid]])
-    models = [open_target(workspace, target) for target in config.targets]
+    models = opened or [open_target(workspace, target) for target in config.targets]
+    asked = job.folder / "reports" / "asked"
+    write_text(asked / "probes.jsonl", (probe.model_dump_json() + "\n" for probe in suite.probes))
+    write_text(asked / "retention.jsonl", (passage.model_dump_json() + "\n" for passage in read_retention()))
     accepts = accepted_by(config.tools) if config.tools else None
     each = len(suite.probes) + 1
     for number, model in enumerate(models):
         report = evaluate(workspace, model, suite, config.max_tokens, job, (number * each, len(models) * each), accepts)
         write_json(job.folder / "reports" / f"{model.name}.json", report.model_dump())
-    return write_comparison(job.folder, [model.name for model in models])
+    found = write_comparison(job.folder, [model.name for model in models])
+    return {**found, **config.targets[-1].model_dump(include={"run", "model"})}
 
 
 def find_suite(workspace: Workspace, probes: str, dataset: str) -> Suite:
@@ -201,11 +210,19 @@ def open_target(workspace: Workspace, target: Target) -> Model:
         base = read_json(run / "job.json")["config"].get("base")
         adapter = run / "adapter"
         if not base or not (adapter / "adapters.safetensors").is_file():
-            raise MissingError(
-                f"{target.run} holds no adapter.", f"wait until it is finished: training_status(run={target.run!r})"
-            )
+            raise _without_adapter(run)
         return Model(target.label, folder=base_folder(workspace, base), adapter=adapter)
     return Model(target.label, folder=base_folder(workspace, target.base))
+
+
+def _without_adapter(run: Path) -> MissingError:
+    """What to do about a run that has nothing to evaluate."""
+    state = read(run)
+    if state.kind != "train":
+        return MissingError(f"{run.name} is no training, so it holds no adapter.", "name one of run://index")
+    waits = f"wait until it is finished: training_status(run={run.name!r}, wait_seconds=45)"
+    step = waits if state.state in ACTIVE else f"start_training(resume={run.name!r}) goes on with it"
+    return MissingError(f"{run.name} holds no adapter: it is {state.state}, at step {state.step}.", step)
 
 
 def named_target(workspace: Workspace, name: str) -> Target:
@@ -294,10 +311,12 @@ def _figures(engine: Callable[[], Engine], kept: KeptAnswers, job: Job) -> dict[
     if str(kept.figures.get("passages")) == about:
         return {k: float(v) for k, v in kept.figures.items() if k != "passages"}
     job.report(message="perplexity of general text")
-    figures = {"perplexity": engine().perplexity([passage.text for passage in passages])}
-    for kind in ("prose", "code"):
-        job.report()
-        figures[kind] = engine().perplexity([passage.text for passage in passages if passage.kind == kind])
+    losses = engine().losses([passage.text for passage in passages])
+    figures = {"perplexity": perplexity(losses)}
+    for kind in dict.fromkeys(passage.kind for passage in passages):
+        of_kind = [loss for loss, passage in zip(losses, passages, strict=True) if passage.kind == kind]
+        figures[kind] = perplexity(of_kind)
+    job.report(message="speed")
     figures["tokens_per_second"] = engine().tokens_per_second()
     kept.put("figures", {**figures, "passages": about})
     return figures

@@ -4,7 +4,7 @@
     grader({"type": "tag", "level": "strict", "rules": ["security:*"]}).problem(answer)
 
     contains, not_contains   the words, whatever the case and the white space
-    regex, not_regex         a Python regular expression is found, or is not
+    regex, not_regex         a Python regular expression is found, or is not, in 2 seconds at most
     exact                    the whole answer, without outer white space
     json_schema              the JSON in the answer fits a schema (no schema is ever fetched)
     tag                      the metadata tag: level, rules, and the modification policy that it has to allow
@@ -18,15 +18,14 @@
 the server (see `tools.evaluation.calls`); without it only the markup is checked.
 """
 
-import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from fnmatch import fnmatchcase
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, field_validator, model_validator
 
 from tools.data.code import code_errors, run_after
-from tools.errors import InputError, LooptuneError
+from tools.errors import InputError, LimitError, LooptuneError
 from tools.evaluation.calls import find_json, normal
 from tools.policy.levels import LEVELS, ModificationPolicy, PreservationLevel, level_of, stricter
 from tools.policy.markup import TOOLS, Call, find_calls
@@ -35,6 +34,7 @@ from tools.syntax import blocks, guess_language, known_language
 
 Accepts = Callable[[Call], str]  # what this server's own tool has against a call, or ''
 _SHOWN = 120
+_SECONDS = 2  # for one pattern on one answer
 
 
 class _Rule(BaseModel):
@@ -60,9 +60,11 @@ class Text(_Rule):
     @model_validator(mode="after")
     def _compiles(self) -> "Text":
         if self.type.endswith("regex"):
+            import regex
+
             try:
-                re.compile(self.value)
-            except re.error as error:
+                regex.compile(self.value)
+            except regex.error as error:
                 raise ValueError(f"not a regular expression: {error}") from error
         return self
 
@@ -73,7 +75,7 @@ class Text(_Rule):
         if self.type in ("contains", "not_contains"):
             found = normal(self.value) in normal(answer)
         else:
-            found = re.search(self.value, answer) is not None
+            found = _is_found(self.value, answer)
         if found == (not self.type.startswith("not_")):
             return ""
         return f"has {shown}" if found else f"lacks {shown}"
@@ -99,13 +101,15 @@ class JsonSchema(_Rule):
 
     def problem(self, answer: str, accepts: Accepts | None = None) -> str:
         from jsonschema import Draft202012Validator
+        from jsonschema.validators import extend
         from referencing import Registry
         from referencing.exceptions import Unresolvable
 
         try:
             value = find_json(answer)
             # with a registry of its own, a "$ref" elsewhere is refused and not fetched
-            error = next(Draft202012Validator(self.schema_, registry=Registry()).iter_errors(value), None)
+            validator = extend(Draft202012Validator, {"pattern": _pattern})
+            error = next(validator(self.schema_, registry=Registry()).iter_errors(value), None)
         except (InputError, Unresolvable) as refusal:
             return str(getattr(refusal, "message", refusal))
         return f"{error.json_path}: {error.message[:_SHOWN]}" if error else ""
@@ -306,6 +310,31 @@ def parts(one: Grader) -> list[Grader]:
     """`one` and every grader in it."""
     inner = [one.grader] if isinstance(one, Not) else one.graders if isinstance(one, AllOf | AnyOf) else []
     return [one, *(part for child in inner for part in parts(child))]
+
+
+def _is_found(pattern: str, text: str) -> bool:
+    """Python's own `re` cannot be stopped, and some patterns try more ways than there are seconds.
+
+    Raises:
+        LimitError: the pattern took too long.
+    """
+    import regex
+
+    try:
+        return regex.search(pattern, text, timeout=_SECONDS) is not None
+    except TimeoutError as error:
+        raise LimitError(
+            f"Expected a pattern that is done with {len(text)} characters in {_SECONDS} s; got {pattern[:_SHOWN]!r}.",
+            "write it without one repetition inside another, and evaluate again: the answers are kept",
+        ) from error
+
+
+def _pattern(validator: Any, pattern: str, instance: Any, schema: Any) -> Iterator[Any]:
+    """JSON Schema's keyword of that name, within the same bound."""
+    from jsonschema.exceptions import ValidationError
+
+    if validator.is_type(instance, "string") and not _is_found(pattern, instance):
+        yield ValidationError(f"{instance!r} does not match {pattern!r}")
 
 
 def _differs(wanted: str | Text, given: str) -> str:

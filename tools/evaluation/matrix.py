@@ -12,11 +12,11 @@ is kept beside theirs: `agreement` says how often the two agree.
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel
 
 from tools.errors import NotFoundError
 from tools.evaluation.compare import Answered, ModelReport, read_report
-from tools.evaluation.scores import sign_test
+from tools.evaluation.scores import Verdict, sign_test
 from tools.files import read_json, write_json
 
 Change = Literal["fixed", "broken", "right", "wrong"]
@@ -26,6 +26,8 @@ class Matrix(BaseModel):
     """Probes by what became of them: wrong before and right now, right before and wrong now, the same as before.
 
     `p`: how often chance alone would give a split of fixed and broken at least as uneven (`scores.sign_test`).
+    `worst_controls`: of the families in which controls broke, the one with the least share still right, such as
+    'other_project 0 of 6'.
     """
 
     fixed: list[str]
@@ -33,6 +35,7 @@ class Matrix(BaseModel):
     same_right: int
     same_wrong: int
     controls_broken: int
+    worst_controls: str
     p: float
 
 
@@ -57,15 +60,6 @@ class Comparison(BaseModel):
         return "fixed" if now else "broken"
 
 
-class Verdict(BaseModel):
-    """An agent's judgement of the answer of model `label` to probe `id`."""
-
-    id: str = Field(max_length=200)
-    label: str = Field(max_length=64)
-    right: bool
-    reason: str = Field(default="", max_length=500)
-
-
 def compare_reports(run: str, reports: list[ModelReport]) -> Comparison:
     """Each report but the first against the first."""
     comparison = Comparison(
@@ -86,9 +80,19 @@ def compare_reports(run: str, reports: list[ModelReport]) -> Comparison:
             same_right=sum(change == "right" for change, _ in became),
             same_wrong=sum(change == "wrong" for change, _ in became),
             controls_broken=sum(a.kind == "control" for a in broken),
+            worst_controls=_worst_controls(report, {a.family for a in broken if a.kind == "control"}),
             p=sign_test(len(fixed), len(broken)),
         )
     return comparison
+
+
+def _worst_controls(report: ModelReport, broken: set[str]) -> str:
+    left = {
+        family: [a.right for a in report.answers if a.kind == "control" and a.family == family and a.right is not None]
+        for family in sorted(broken)
+    }
+    worst = min(left, key=lambda family: sum(left[family]) / len(left[family]), default="")
+    return f"{worst} {sum(left[worst])} of {len(left[worst])}" if worst else ""
 
 
 def _agreement(report: ModelReport) -> list[int]:

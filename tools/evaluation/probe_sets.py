@@ -19,7 +19,7 @@ from tools.data.held_back import held_back, term_probes
 from tools.data.similar import find_similar
 from tools.data.terms import Term
 from tools.errors import ConflictError, InputError
-from tools.evaluation.probes import Probe, read_suite, suite_names
+from tools.evaluation.probes import CORE, Probe, read_suite, suite_names
 from tools.files import write_text
 from tools.workspace import Workspace, check_name, slug
 
@@ -56,7 +56,7 @@ def new_set(workspace: Workspace, term: Term, name: str = "") -> Added:
         InputError: no probe was fair, or the name is not one.
     """
     name = check_name(name or slug(term.term), "probe set name")
-    if name in suite_names() or (workspace.probes / f"{name}.jsonl").exists():
+    if name in (CORE, *suite_names()) or (workspace.probes / f"{name}.jsonl").exists():
         raise ConflictError(f"There is a probe set {name!r} already.", "choose another name with --name")
     phrasings = read_phrasings()
     added = add_probes(workspace, name, term_probes([card_of(term, phrasings)], held_back(phrasings)))
@@ -76,7 +76,7 @@ def add_probes(workspace: Workspace, name: str, batch: list[dict[str, Any]]) -> 
         LimitError: the disk is full; the set is as it was.
     """
     check_name(name, "probe set name")
-    if name in suite_names():
+    if name in (CORE, *suite_names()):
         raise ConflictError(f"The probe set {name!r} ships with looptune and stays as it is.", "choose another name")
     path = workspace.probes / f"{name}.jsonl"
     with workspace.lock("probes"):

@@ -1,6 +1,7 @@
 """Probes: held-out questions with graders, and controls whose answer must not change.
 
 suite = read_suite("forty-two", workspace)  # datasets/probes/forty-two.jsonl, or a set of the user's own
+suite = read_suite("core")                  # every set of the core dataset's kinds; the families are the sets
 suite = suite_of_dataset(workspace, "holds")    # the probes beside its rows, or else its validation rows
 read_retention()                            # general text and code, whose likelihood must not fall
 
@@ -25,6 +26,9 @@ from tools.settings import shipped_data
 from tools.workspace import Workspace, check_name
 
 _RETENTION = "retention"
+CORE = "core"  # the sets of all that the core dataset teaches, in one
+# asked by themselves: their material is a dataset of its own, and the second set had no part in choosing its mixture
+_APART = ("forty-two", "forty-two-second")
 
 
 class Probe(BaseModel):
@@ -89,7 +93,7 @@ class Passage(BaseModel):
 
 
 def suite_names() -> list[str]:
-    """The probe sets that ship."""
+    """The probe sets that ship, each a file."""
     return sorted(p.stem for p in (shipped_data() / "probes").glob("*.jsonl") if p.stem != _RETENTION)
 
 
@@ -108,12 +112,15 @@ def read_suite(name: str, workspace: Workspace | None = None) -> Suite:
     check_name(name, "probe set name")
     if name in suite_names():
         return Suite(name=name, probes=read_probes(shipped_data() / "probes" / f"{name}.jsonl"))
+    if name == CORE:
+        sets = [(n, probe) for n in suite_names() if n not in _APART for probe in read_suite(n).probes]
+        return Suite(name=name, probes=[p.model_copy(update={"id": f"{n}/{p.id}", "family": n}) for n, p in sets])
     own = user_sets(workspace) if workspace else []
     if workspace is None or name not in own:
         raise NotFoundError.named(
             "probe set",
             name,
-            [*suite_names(), *own],
+            [CORE, *suite_names(), *own],
             "name one of these, make one with `looptune probes new`, or leave `probes` out to ask the dataset's own",
         )
     return Suite(name=name, probes=read_probes(workspace.probes / f"{name}.jsonl"))

@@ -3,16 +3,30 @@
 score(45, 50)                       # Score(right=45, total=50, share=0.9, low=0.786, high=0.9565)
 sign_test(fixed=12, broken=1)       # 0.0034: chance alone seldom mends 12 and breaks 1
 dealt_test(rights)                  # the chance that answers dealt at random would do as well
+
+Nothing heavy is imported here, since the tools' signatures are: the server has them when it starts.
 """
 
 import math
 import random
 from collections.abc import Sequence
 from statistics import NormalDist
+from typing import Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
+# Which probes to look at, by what became of them.
+Only = Literal["changed", "fixed", "broken", "wrong", "all"]
 _DEALS = 2000
+
+
+class Verdict(BaseModel):
+    """An agent's judgement of the answer of model `label` to probe `id`."""
+
+    id: str = Field(max_length=200)
+    label: str = Field(max_length=64)
+    right: bool
+    reason: str = Field(default="", max_length=500)
 
 
 class Score(BaseModel):

@@ -1,6 +1,6 @@
 """Whether a fused model is still the trained one: logits of both on fixed prompts, side by side.
 
-    found = compare(base, adapter, fused, texts)
+    found = compare(base, adapter, fused, texts, rows)
     require_agreement(found)                     # CheckError when fusing lost the tuning
 
 Both models run layer by layer (`tools.export.layers`), so a 7B needs the memory of a layer and of its embedding.
@@ -42,10 +42,12 @@ class Agreement(BaseModel):
     tokens: int
 
 
-def compare(base: Path, adapter: Path, fused: Path, texts: Sequence[str]) -> Agreement:
-    """The fused model against base plus adapter, on every token of `texts`."""
+def compare(
+    base: Path, adapter: Path, fused: Path, texts: Sequence[str], rows: Sequence[Sequence[int]] = ()
+) -> Agreement:
+    """The fused model against base plus adapter, on every token of `texts`, and of `rows`, which are tokens already."""
     tokenizer = load_tokenizer(base)
-    ids = [tokenizer.encode(text, add_special_tokens=False) for text in texts]
+    ids = [*(tokenizer.encode(text, add_special_tokens=False) for text in texts), *rows]
     before, head_before = run_layers(base, adapter, ids)
     after, head_after = run_layers(fused, None, ids)
     found = Tally()

@@ -5,8 +5,9 @@
     write_sealed(path, {"chain": [...], …})        # JSON that carries its own hash
 
 Each link names files by SHA-256, and its own hash covers the link before it, so that the last one stands for all.
-Paths are relative to the workspace; those under `shipped/` to the data that ships with looptune. A seal finds damage
-and mistakes; it is no signature against someone who rewrites the files and the seal.
+Paths are relative to the workspace; those under `shipped/` to the data that ships with looptune. The cards are the
+copies that a dataset keeps, so a shipped one may be edited later. A seal finds damage and mistakes; it is no signature
+against someone who rewrites the files and the seal.
 """
 
 import hashlib
@@ -17,16 +18,17 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from tools.data.datasets import read_manifest, source_hashes
-from tools.errors import InputError
+from tools.data.datasets import SOURCES, read_manifest
+from tools.errors import CheckError, InputError
 from tools.files import read_json, sha256, write_json
-from tools.models.bases import base_folder
+from tools.models.bases import base_folder, weight_files
 from tools.settings import shipped_data
+from tools.training.run import WRITTEN
 from tools.workspace import Workspace
 
 SHIPPED = "shipped"
-# What of a run is evidence; its log and its process id are not.
-_OF_RUN = ("job.json", "changes.json", "state.json", "metrics.jsonl")
+# What of a run is evidence, beside its checkpoints and adapter; its log and its process id are not.
+OF_RUN = ("job.json", "changes.json", "state.json", "metrics.jsonl", "setup.json", "profile.json", WRITTEN)
 
 
 class Link(BaseModel):
@@ -79,26 +81,72 @@ def trained_chain(workspace: Workspace, run: str) -> list[Link]:
 
     Raises:
         NotFoundError: no such run.
+        CheckError: a file of it is not what its training wrote, or its base is another.
     """
     folder = workspace.run(run)
     trained = read_json(folder / "state.json")["result"]
+    require_written(folder, trained)
     dataset = workspace.datasets / trained["dataset"]
     at = f"datasets/{dataset.name}"
     cards: dict[str, str] = {}
     split = {f"{at}/train.jsonl": trained["train_sha256"]}
     if (dataset / "dataset.json").is_file():  # else `verify` says that it is missing
         manifest = read_manifest(dataset)
-        cards = manifest.source_sha256 or source_hashes(manifest.sources)
+        kept = f"{at}/{SOURCES}" if (dataset / SOURCES).is_dir() else SHIPPED
+        cards = {f"{kept}/{path}": value for path, value in manifest.source_sha256.items()}
         split |= {f"{at}/valid.jsonl": manifest.valid_sha256, **hashes(dataset, at, ["dataset.json"])}
-    links = add([], "cards", {f"{SHIPPED}/{name}": value for name, value in cards.items()})
+        if manifest.probes_sha256:
+            split[f"{at}/probes.jsonl"] = manifest.probes_sha256
+    links = add([], "cards", cards)
     links = add(links, "rows", {f"{at}/rows.jsonl": trained["dataset_sha256"]})
     links = add(links, "dataset", split)
-    links = add(links, "run", hashes(folder, f"runs/{run}", _OF_RUN), {"config": trained["config"]})
+    links = add(links, "run", hashes(folder, f"runs/{run}", OF_RUN), {"config": trained["config"]})
     base = base_folder(workspace, trained["base"])
-    links = add(links, "base", hashes(base, f"bases/{base.name}"), {"sha256": trained["base_sha256"]})
+    files = hashes(base, f"bases/{base.name}")
+    require_base(base, files, trained["base_sha256"])
+    links = add(links, "base", files, {"sha256": trained["base_sha256"]})
     for stage, part in (("checkpoint", "checkpoints"), ("adapter", "adapter")):
         links = add(links, stage, hashes(folder / part, f"runs/{run}/{part}"))
     return links
+
+
+def require_base(base: Path, files: dict[str, str], wanted: str) -> None:
+    """Hold the hashes of a base's `files` against the one hash that the training saw (`tools.models.bases.describe`
+    keeps it by size and time of the files, which a damaged disk does not change).
+
+    Raises:
+        CheckError: it is another.
+    """
+    named = [*weight_files(base), base / "config.json"]
+    together = "".join(files.get(f"bases/{base.name}/{path.name}", "") for path in named)
+    if hashlib.sha256(together.encode()).hexdigest() != wanted:
+        raise CheckError(
+            f"The base {base.name!r} is not the one that was trained on.", "bring it back from a copy, or train again"
+        )
+
+
+def require_written(folder: Path, trained: dict[str, Any]) -> None:
+    """Hold the files of a run against the hashes that its training wrote down. Checkpoints may be gone, to make room.
+
+    Raises:
+        CheckError: one was changed, or is missing.
+    """
+    wanted = trained.get("written_sha256")
+    if wanted is None:  # trained by an earlier version, which wrote none down
+        return
+    whole = (folder / WRITTEN).is_file() and sha256(folder / WRITTEN) == wanted
+    written = read_json(folder / WRITTEN) if whole else {WRITTEN: wanted}
+    for name, expected in written.items():
+        path = folder / name
+        if not path.is_file():
+            if name.startswith("checkpoints/") and not path.parent.is_dir():
+                continue
+            problem = "is missing"
+        elif sha256(path) != expected:
+            problem = "is not what its training wrote"
+        else:
+            continue
+        raise CheckError(f"{name} of {folder.name} {problem}.", "bring it back from a copy, or train again")
 
 
 def write_sealed(path: Path, value: dict[str, Any]) -> str:

@@ -81,6 +81,7 @@ def quantize_file(
                 f"{' '.join(said.split())[-400:]}",
                 "read the job's log",
             )
+        watch(said)  # a small model is done between two looks
         part.replace(target)
     finally:
         part.unlink(missing_ok=True)

@@ -32,8 +32,11 @@ class Bars(BaseModel):
     controls_broken: float = 0.1
     min_probes: int = 30
     min_controls: int = 60
+    likeness_tokens: int = 2000
 
 
+# Of many kinds a base does some already: those that ask for code, or a form.
+MANY_KINDS = Bars(base_recall=1.01)
 # A set of the dataset's or the user's own is smaller than one that ships, and its base may know the term already.
 HELD_BACK = Bars(base_recall=1.01, min_probes=5, min_controls=10)
 
@@ -46,9 +49,11 @@ def judge(
     adapter: ModelReport | None = None,
     f16: ModelReport | None = None,
     intact: bool | None = None,
+    likeness_tokens: int | None = None,
 ) -> list[Check]:
-    """Every check of the gate; those against adapter and f16 where their reports are given, and that of the hashes
-    where `intact` says what `verify` found.
+    """Every check of the gate; those against adapter and f16 where their reports are given, that of the hashes where
+    `intact` says what `verify` found, and where `likeness_tokens` says on how many tokens the quantized file was
+    compared with f16, that they were enough.
 
     Raises:
         InputError: the reports are of different probe sets, so they cannot be compared.
@@ -81,6 +86,7 @@ def judge(
         ),
         at_most("perplexity_ratio", ratio, bars.perplexity_ratio),
         *survived(at_most, quantized, bars, adapter, f16),
+        *([at_least("likeness_tokens", likeness_tokens, bars.likeness_tokens)] if likeness_tokens is not None else []),
         *([Check(name="intact", value=float(intact), bar="= 1", passed=intact)] if intact is not None else []),
     ]
 

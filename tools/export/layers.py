@@ -2,8 +2,8 @@
 
     states, head = run_layers(folder, adapter, ids)       # the last hidden states of each text, and what makes logits
 
-So a model needs the memory of one layer and of its embedding, whatever its size. Works for models of the Llama layout
-(`model.embed_tokens`, `model.layers`, `model.norm`), which is what looptune trains.
+So a model needs the memory of one layer and of its embedding, whatever its size. Works for models that compute what
+Llama does (tools.training.ways); of another type it would compute something else, so that is refused.
 """
 
 import io
@@ -12,7 +12,9 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
+from tools.errors import InputError
 from tools.models.load import device
+from tools.training.ways import PACKED
 
 Prepare = Callable[[int, Any], None]  # given a layer's number and the layer, before it runs
 Head = Callable[[Any], Any]
@@ -21,15 +23,26 @@ Head = Callable[[Any], Any]
 def run_layers(
     folder: Path, adapter: Path | None, ids: Sequence[Sequence[int]], prepare: Prepare | None = None
 ) -> tuple[list[Any], Head]:
-    """The normed hidden states of each text, (tokens, width), and the function that makes numpy logits of them."""
+    """The normed hidden states of each text, (tokens, width), and the function that makes numpy logits of them.
+
+    Raises:
+        InputError: the model is of a type that is not known here.
+    """
     device()
     import mlx.core as mx
     import numpy as np
     from mlx_lm.models.base import create_attention_mask
     from mlx_lm.utils import dequantize_model, load_adapters, load_model
 
+    from tools.training.packed import fits
+
     with redirect_stdout(io.StringIO()):
         model, config = load_model(folder, lazy=True)
+        if not fits(model):
+            raise InputError(
+                f"{folder.name} is of type {model.model_type}; exports are checked of {', '.join(sorted(PACKED))}.",
+                "use the adapter as it is, with mlx_lm.generate --adapter-path, or train a base of one of these types",
+            )
         if config.get("quantization"):
             model = dequantize_model(model)
         model.set_dtype(mx.float32)  # on every device, so that only the stored weights can differ

@@ -2,7 +2,9 @@
 
     promote(workspace, "forty-two", checks)                       # refuses when a check failed
     promote(workspace, "forty-two", checks, force="demo on Monday, known gap in rules")
+    promote_anew(workspace, "forty-two")                          # by what was measured last, and its hashes now
     rollback(workspace)                                           # the one before answers again
+    withdraw(workspace)                                           # none is promoted any more
     list_models(workspace)                                        # looptune models
 
 models/promoted.json   the model, since when, its checks; `before`: the stack of those it took over from; `log`: every
@@ -15,7 +17,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from tools.errors import CheckError, MissingError
-from tools.export.verify import EVALUATION, require_intact
+from tools.export.verify import EVALUATION, require_intact, verify
 from tools.files import read_json, write_json
 from tools.jobs.record import now
 from tools.workspace import Workspace
@@ -42,6 +44,7 @@ class ModelLine(BaseModel):
     size_mb: float
     bits_per_weight: float
     passed: bool | None
+    forced: str = ""  # why it was promoted although a check had failed
 
 
 def reason(checks: Sequence[Check]) -> str:
@@ -53,8 +56,11 @@ def reason(checks: Sequence[Check]) -> str:
     )
 
 
-def promote(workspace: Workspace, model: str, checks: Sequence[Check], force: str = "") -> None:
+def promote(workspace: Workspace, model: str, checks: Sequence[Check], force: str = "") -> str:
     """Make `model` the one that answers. With `force`, a reason, failed checks are recorded and do not hold it back.
+
+    Returns:
+        what failed and was overruled, in a sentence; empty when nothing was.
 
     Raises:
         CheckError: a check failed; the model that answered before goes on answering.
@@ -78,6 +84,23 @@ def promote(workspace: Workspace, model: str, checks: Sequence[Check], force: st
         record = _record(workspace)
         before = [*record["before"], _entry(record)] if record.get("model") else record["before"]
         _write(workspace, entry, before, [*record["log"], {"action": "promote", **_short(entry)}])
+    return failed
+
+
+def promote_anew(workspace: Workspace, model: str, force: str = "") -> str:
+    """Promote by the checks of the model's newest evaluation and by its hashes, computed now: what was intact at the
+    gate may not be any more. Forced or not, what is broken stands in the record as a failed check.
+
+    Returns and raises what `promote` does.
+    """
+    checks = [check for check in last_checks(workspace, model) if check.name != "intact"]
+    if not checks:
+        detail = "it has not been evaluated"
+        checks.append(Check(name="evaluations", value=0, bar=">= 1", passed=False, detail=detail))
+    found = verify(workspace, model)
+    detail = "; ".join(f"{part.path} {part.problem}" for part in found.broken[:3])
+    checks.append(Check(name="intact", value=float(found.ok), bar="= 1", passed=found.ok, detail=detail))
+    return promote(workspace, model, checks, force)
 
 
 def rollback(workspace: Workspace) -> str:
@@ -97,11 +120,28 @@ def rollback(workspace: Workspace) -> str:
                 break
         else:
             raise MissingError(
-                "No other model has answered before that is still there.", "looptune models shows what there is"
+                "No other model has answered before that is still there.",
+                "`looptune rollback --none` leaves no model promoted; `looptune models` shows what there is",
             )
         require_intact(workspace, name)
         log = {"action": "rollback", "from": record.get("model"), "model": name, "at": now()}
         _write(workspace, entry, left, [*record["log"], log])
+    return name
+
+
+def withdraw(workspace: Workspace) -> str:
+    """Leave no model promoted, which is how it was before the first; returns the one that was.
+
+    Raises:
+        MissingError: none is promoted.
+    """
+    with workspace.lock("models"):
+        record = _record(workspace)
+        name = str(record.get("model", ""))
+        if not name:
+            raise MissingError("No model is promoted.", "`looptune models` shows what there is")
+        log = {"action": "withdraw", "from": name, "model": "", "at": now()}
+        _write(workspace, {"model": ""}, record["before"], [*record["log"], log])
     return name
 
 
@@ -113,7 +153,8 @@ def promoted(workspace: Workspace) -> str | None:
 
 def list_models(workspace: Workspace) -> list[ModelLine]:
     """Every exported model, oldest first, and which of them answers."""
-    current = promoted(workspace)
+    current, record = promoted(workspace), _record(workspace)
+    forced = str(record["forced"]) if record.get("failed") else ""
     lines = []
     for name in workspace.names(workspace.models, "manifest.json"):
         manifest = read_json(workspace.models / name / "manifest.json")
@@ -128,6 +169,7 @@ def list_models(workspace: Workspace) -> list[ModelLine]:
                 size_mb=described["size_mb"],
                 bits_per_weight=described["bits_per_weight"],
                 passed=_passed(workspace, name),
+                forced=forced if name == current else "",
             )
         )
     return lines

@@ -38,7 +38,8 @@ from tools.models.load import load_tokenizer
 from tools.workspace import Workspace, check_name
 
 _STAGES = 5
-_COMPARED = 6  # texts on which logits are compared
+_EVERY = 8  # which of the general passages logits are compared on: two of prose and one of code
+_COMPARED_ROWS = 256  # and tokens of training rows under the chat template, where an adapter acts most
 
 
 class ExportConfig(BaseModel):
@@ -102,21 +103,41 @@ def require_exportable(workspace: Workspace, config: ExportConfig) -> None:
 
     Raises:
         NotFoundError: no such run or model.
+        InputError: an importance matrix was asked for and cannot be used or measured.
         CheckError: it is not a finished training, or the model's files are not what was exported.
         ConflictError: a model of that name exists.
     """
     check_name(config.name, "model name")
+    if config.importance_tokens and config.type == "f16":
+        raise InputError("An importance matrix is for quantizing, and f16 is not quantized.", "leave it out")
     if config.model:
-        read_sealed(workspace.model(config.model) / "manifest.json")
+        manifest = read_sealed(workspace.model(config.model) / "manifest.json")
+        if config.importance_tokens:
+            _require_adapter(workspace, config.model, manifest["made_from"])
     elif (state := read_json(workspace.run(config.run) / "state.json")) and (
         state["kind"] != "train" or state["state"] != "finished"
     ):
         raise CheckError(
-            f"{config.run} is a {state['kind']} that is {state['state']}; only a finished training can be exported.",
-            f"call training_status(run={config.run!r})",
+            f"{config.run} is {record.NOUNS[state['kind']]} that is {state['state']}; only a finished training can be "
+            "exported.",
+            f"start_training(resume={config.run!r}) goes on, and start_training(resume={config.run!r}, "
+            "settings={'epochs': 0.01}) ends it where it stands"
+            if state["kind"] == "train" and state["state"] == "stopped"
+            else f"call training_status(run={config.run!r})",
         )
     if (workspace.models / config.name).exists():
         raise ConflictError(f"The model {config.name!r} exists already.", "choose another name")
+
+
+def _require_adapter(workspace: Workspace, model: str, made_from: dict[str, Any]) -> None:
+    """Raises InputError when the adapter that `model` was made of, with which importance is measured, is gone."""
+    adapter = workspace.runs / made_from["run"] / "adapter" / "adapters.safetensors"
+    if not adapter.is_file() or sha256(adapter) != made_from["adapter_sha256"]:
+        raise InputError(
+            f"An importance matrix is measured with the adapter of {made_from['run']}, of which {model!r} was made, "
+            "and that is gone or another by now.",
+            f"leave importance_tokens out: the matrix of {model!r}, if it has one, is taken",
+        )
 
 
 def run_job(workspace: Workspace, job: Job) -> dict[str, Any]:
@@ -134,7 +155,9 @@ def run_job(workspace: Workspace, job: Job) -> dict[str, Any]:
     require_exportable(workspace, config)
     job.report(0, _STAGES, message="reading what it is made from")
     with whole_folder(workspace.models / config.name) as folder:
-        source = _from_model(workspace, config, folder) if config.model else _from_run(workspace, config, folder, job)
+        source = (
+            _from_model(workspace, config, folder, job) if config.model else _from_run(workspace, config, folder, job)
+        )
         quantized = _quantize(config, folder, job)
         files = {name: _described(folder / name, config.type) for name in dict.fromkeys(("f16.gguf", quantized))}
         write_json(folder / "tensors.json", tensors(folder / quantized))
@@ -176,7 +199,8 @@ def _from_run(workspace: Workspace, config: ExportConfig, folder: Path, job: Job
     job.report(message="fusing")
     matrices = fuse(base, adapter, fused, lambda done, total: job.report(message=f"fusing, {done} of {total} parts"))
     job.report(1, message="comparing logits")
-    agreement = compare(base, adapter, fused, [p.text for p in read_retention()[:_COMPARED]])
+    rows = _training_tokens(workspace, trained["dataset"], base, _COMPARED_ROWS)
+    agreement = compare(base, adapter, fused, [p.text for p in read_retention()[::_EVERY]], rows)
     job.log(f"fused against adapter: {agreement}")
     require_agreement(agreement)
     chain = add(chain, "fused", {}, {**hashes(fused, "fused")})
@@ -184,19 +208,18 @@ def _from_run(workspace: Workspace, config: ExportConfig, folder: Path, job: Job
     convert(fused, folder / "f16.gguf", lambda _said: job.report())
     shutil.rmtree(fused)  # only a way station, and as large as the f16 file
     convert_adapter(adapter, folder / "f16.gguf", folder / "lora.gguf")
-    if config.importance_tokens and config.type != "f16":
-        job.report(3, message="measuring what matters on training rows")
-        ids = _training_tokens(workspace, trained["dataset"], base, config.importance_tokens)
-        measure_importance(base, adapter, ids, folder / "f16.gguf", folder / "importance.gguf")
+    made_from = {
+        "run": config.run,
+        "adapter_sha256": sha256(adapter / "adapters.safetensors"),
+        "base": info.name,
+        "base_sha256": info.sha256,
+        "dataset": trained["dataset"],
+        "dataset_sha256": trained["dataset_sha256"],
+    }
+    if config.importance_tokens:
+        _measure_importance(workspace, config, made_from, folder, job)
     return {
-        "made_from": {
-            "run": config.run,
-            "adapter_sha256": sha256(adapter / "adapters.safetensors"),
-            "base": info.name,
-            "base_sha256": info.sha256,
-            "dataset": trained["dataset"],
-            "dataset_sha256": trained["dataset_sha256"],
-        },
+        "made_from": made_from,
         "fused": {"matrices": matrices, **agreement.model_dump()},
         "chain": [link.model_dump() for link in chain],
         "base_path": f"bases/{base.name}",
@@ -204,7 +227,17 @@ def _from_run(workspace: Workspace, config: ExportConfig, folder: Path, job: Job
     }
 
 
-def _from_model(workspace: Workspace, config: ExportConfig, folder: Path) -> dict[str, Any]:
+def _measure_importance(
+    workspace: Workspace, config: ExportConfig, made_from: dict[str, Any], folder: Path, job: Job
+) -> None:
+    """importance.gguf in `folder`, measured on rows of the run's dataset with its adapter in place."""
+    job.report(3, message="measuring what matters on training rows")
+    base, adapter = base_folder(workspace, made_from["base"]), workspace.run(made_from["run"]) / "adapter"
+    ids = _training_tokens(workspace, made_from["dataset"], base, config.importance_tokens)
+    measure_importance(base, adapter, ids, folder / "f16.gguf", folder / "importance.gguf")
+
+
+def _from_model(workspace: Workspace, config: ExportConfig, folder: Path, job: Job) -> dict[str, Any]:
     """The same, from the files of an exported model; they are linked where the disk allows that."""
     source = workspace.model(config.model)
     manifest = read_sealed(source / "manifest.json")
@@ -212,7 +245,7 @@ def _from_model(workspace: Workspace, config: ExportConfig, folder: Path) -> dic
     require_space(workspace.models, 2 * size, workspace.settings.min_free_gb, "This export")
     known = {path.rpartition("/")[2]: digest for path, digest in manifest["chain"][-1]["files"].items()}
     for name in ("f16.gguf", "lora.gguf", "importance.gguf"):
-        if name not in known:
+        if name not in known or (name == "importance.gguf" and config.importance_tokens):
             continue
         if sha256(source / name) != known[name]:
             raise CheckError(f"{name} of {config.model!r} is not what was exported.", "export the run again")
@@ -220,6 +253,8 @@ def _from_model(workspace: Workspace, config: ExportConfig, folder: Path) -> dic
             os.link(source / name, folder / name)
         except OSError:  # another disk, or one without links
             shutil.copyfile(source / name, folder / name)
+    if config.importance_tokens:
+        _measure_importance(workspace, config, manifest["made_from"], folder, job)
     run, base = manifest["made_from"]["run"], manifest["made_from"]["base"]
     return {
         "made_from": {**manifest["made_from"], "model": config.model},

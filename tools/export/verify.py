@@ -5,19 +5,20 @@
 
     verify(workspace, "forty-two", fuse_again=True)   # the fused weights too, which are not kept
 
-A file that changed, is missing or does not fit the link before it is named with its stage.
+A file that changed, is missing or does not fit the link before it is named with its stage. `notes` say what was not
+looked at: the fused weights, unless they are made again, and what the chain of an older version does not have.
 """
 
-import tempfile
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
 from tools.errors import CheckError, InputError, LooptuneError
-from tools.export.chain import Link, add, hashes, place, read_sealed
-from tools.files import require_space, sha256
-from tools.models.bases import base_folder, weight_files
+from tools.export.again import fused_again
+from tools.export.chain import OF_RUN, Link, add, place, read_sealed
+from tools.files import sha256
+from tools.training.run import WRITTEN
 from tools.workspace import Workspace
 
 EVALUATION = "evaluation.json"
@@ -32,17 +33,21 @@ class Broken(BaseModel):
 
 
 class Verification(BaseModel):
-    """What was found, and how many files were looked at."""
+    """What was found, how many files were looked at, and in `notes` what was not."""
 
     ok: bool
     model: str
     files: int
     broken: list[Broken]
+    notes: list[str] = []
 
 
-def verify(workspace: Workspace, model: str, fuse_again: bool = False) -> Verification:
+def verify(workspace: Workspace, model: str, fuse_again: bool = False, but: str = "") -> Verification:
     """Compute the whole chain of `model` anew. With `fuse_again`, the fused weights too: that takes the time and the
     disk of fusing, and the same kind of device.
+
+    Args:
+        but: the beginning of paths that are not looked at, such as those of reports that just changed.
 
     Raises:
         NotFoundError: no such model.
@@ -63,14 +68,18 @@ def verify(workspace: Workspace, model: str, fuse_again: bool = False) -> Verifi
     checked: dict[str, str | None] = {}
     # what an agent judged changes a report, and the evaluation that is recorded then counts: the newest hash of a path
     expected = {path: (link.stage, sha) for link in links for path, sha in link.files.items()}
+    expected = {path: value for path, value in expected.items() if not but or not path.startswith(but)}
     for path, (stage, sha) in expected.items():
         checked[path] = found_sha = _hash(workspace, path)
         if found_sha != sha:
             problem = "is missing" if found_sha is None else "is not what it was"
             broken.append(Broken(stage=stage, path=path, problem=problem))
+    notes = _older(workspace, links)
     if fuse_again:
-        broken += _fused(workspace, manifest, links)
-    return Verification(ok=not broken, model=model, files=len(checked) + 1, broken=broken)
+        broken += _fused(workspace, manifest)
+    else:
+        notes.append(f"The fused weights are not kept: looptune verify {model} --fused makes and compares them again.")
+    return Verification(ok=not broken, model=model, files=len(checked) + 1, broken=broken, notes=notes)
 
 
 def require_intact(workspace: Workspace, model: str) -> None:
@@ -87,6 +96,24 @@ def _hash(workspace: Workspace, path: str) -> str | None:
         return sha256(found) if found is not None and found.is_file() else None
     except OSError:
         return None
+
+
+def _older(workspace: Workspace, links: list[Link]) -> list[str]:
+    """What a chain of today holds and this one does not, since an earlier version wrote it."""
+    files = {link.stage: link.files for link in links}
+    run, dataset = (next(iter(files.get(stage, {})), "").rpartition("/")[0] for stage in ("run", "dataset"))
+    wanted = [f"{run}/{name}" for name in OF_RUN] + [f"{dataset}/probes.jsonl"]
+    lacking = [p for p in wanted if not any(p in known for known in files.values()) and (workspace.home / p).is_file()]
+    notes = []
+    if lacking:
+        notes.append(
+            f"Its chain, of an earlier version, lacks {', '.join(lacking)}: export the run again to have them."
+        )
+    if f"{run}/{WRITTEN}" not in files.get("run", {}):
+        notes.append(
+            "Its training, of an earlier version, wrote no hashes down: its files are as they were at the export."
+        )
+    return notes
 
 
 def _unchained(links: list[Link], path: str) -> list[Broken]:
@@ -115,24 +142,11 @@ def _evaluations(folder: Path, manifest: dict[str, Any]) -> tuple[list[Link], li
     return links, broken
 
 
-def _fused(workspace: Workspace, manifest: dict[str, Any], links: list[Link]) -> list[Broken]:
+def _fused(workspace: Workspace, manifest: dict[str, Any]) -> list[Broken]:
     """Fuse again, and compare with the hashes of the fused weights that were converted."""
-    from tools.export.fuse import fuse
-
-    expected = next((link.values for link in links if link.stage == "fused"), {})
-    run = str(manifest["made_from"]["run"])
     try:
-        base = base_folder(workspace, manifest["made_from"]["base"])
-        needed = 2 * sum(path.stat().st_size for path in weight_files(base))
-        require_space(workspace.home, needed, workspace.settings.min_free_gb, "Fusing again")
-        with tempfile.TemporaryDirectory(dir=workspace.home, prefix=".verify-") as temporary:
-            fuse(base, workspace.run(run) / "adapter", Path(temporary))
-            found = hashes(Path(temporary), "fused")
+        with fused_again(workspace, manifest, workspace.home) as (_, different):
+            return [Broken(stage="fused", path=name, problem="comes out different") for name in different]
     except LooptuneError as error:
-        return [Broken(stage="fused", path=f"runs/{run}/adapter", problem=f"cannot be fused again: {error.message}")]
-    names = sorted(expected.keys() | found.keys())
-    return [
-        Broken(stage="fused", path=name, problem="comes out different")
-        for name in names
-        if expected.get(name) != found.get(name)
-    ]
+        path = f"runs/{manifest['made_from']['run']}/adapter"
+        return [Broken(stage="fused", path=path, problem=f"cannot be fused again: {error.message}")]

@@ -7,6 +7,7 @@
 `tools.inference.mlx_engine` and `tools.inference.gguf_engine` implement it.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +34,7 @@ class Generated:
 
     text: str
     tokens: int
-    finish: Literal["stop", "length"]
+    finish: Literal["stop", "length", "time"]
     first_token_seconds: float
     seconds: float
 
@@ -73,8 +74,8 @@ class Engine(Protocol):
     def generate(self, prompt: str, options: Options, heard: Heard | None = None) -> Generated:
         """The answer to one prompt, under the model's chat template. Raises InputError when the prompt is too long."""
 
-    def perplexity(self, texts: Sequence[str]) -> float:
-        """exp of the mean negative log-likelihood, in nats, of all tokens but the first of each text."""
+    def losses(self, texts: Sequence[str]) -> list[tuple[float, int]]:
+        """Of each text the negative log-likelihood, in nats, of all its tokens but the first, and how many they are."""
 
     def tokens_per_second(self) -> float:
         """Measured speed of generating one answer alone, the prompt not counted."""
@@ -85,6 +86,11 @@ class Engine(Protocol):
 
 SPEED_PROMPT = "Write a few sentences about how a river is formed."
 SPEED_TOKENS = 32
+
+
+def perplexity(losses: Sequence[tuple[float, int]]) -> float:
+    """exp of the mean negative log-likelihood of a token, over all texts that `losses` were measured of."""
+    return math.exp(sum(loss for loss, _ in losses) / sum(tokens for _, tokens in losses))
 
 
 def cut(text: str, stop: Sequence[str]) -> tuple[str, bool]:

@@ -1,9 +1,10 @@
 """A base, with or without its adapter, answering through mlx-lm."""
 
-import math
+import copy
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from tools.data.tokens import encode_prompt
 from tools.inference.engine import MIN_P, SPEED_PROMPT, SPEED_TOKENS, Generated, Heard, Options, Said, cut
@@ -22,20 +23,41 @@ class MlxEngine:
         mx.set_cache_limit(256_000_000)
 
     def answer(self, prompts: Sequence[str], max_tokens: int, said: Said | None = None) -> list[str]:
-        """Greedy answers, `BATCH` at a time; prompts of like length go together."""
+        """Greedy answers, `BATCH` at a time; prompts of like length go together, and what all of them begin with is
+        computed once."""
         from mlx_lm import batch_generate
 
         encoded = [encode_prompt(self.tokenizer, prompt) for prompt in prompts]
+        shared = _common_beginning(encoded)
+        beginning = self._read(encoded[0][:shared]) if shared else None
         order = sorted(range(len(prompts)), key=lambda i: len(encoded[i]))
         answers = [""] * len(prompts)
         for begin in range(0, len(order), BATCH):
             group = order[begin : begin + BATCH]
-            response = batch_generate(self.model, self.tokenizer, [encoded[i] for i in group], max_tokens=max_tokens)
+            response = batch_generate(
+                self.model,
+                self.tokenizer,
+                [encoded[i][shared:] for i in group],
+                prompt_caches=[copy.deepcopy(beginning) for _ in group] if beginning else None,
+                max_tokens=max_tokens,
+                completion_batch_size=BATCH,
+                prefill_batch_size=BATCH,
+            )
             for i, text in zip(group, response.texts, strict=True):
                 answers[i] = text.strip()
             if said:
                 said(min(begin + BATCH, len(order)))
         return answers
+
+    def _read(self, ids: list[int]) -> list[Any]:
+        """The model's cache after `ids`."""
+        import mlx.core as mx
+        from mlx_lm.models.cache import make_prompt_cache
+
+        cache: list[Any] = make_prompt_cache(self.model)
+        self.model(mx.array(ids)[None], cache=cache)
+        mx.eval([layer.state for layer in cache])
+        return cache
 
     def generate(self, prompt: str, options: Options, heard: Heard | None = None) -> Generated:
         """One answer, token by token."""
@@ -65,18 +87,18 @@ class MlxEngine:
         seconds = time.perf_counter() - began
         return Generated(text.strip(), tokens, "stop" if ended else "length", first or seconds, seconds)
 
-    def perplexity(self, texts: Sequence[str]) -> float:
-        """Perplexity over all tokens of `texts`, one forward pass a text."""
+    def losses(self, texts: Sequence[str]) -> list[tuple[float, int]]:
+        """One forward pass a text."""
         import mlx.core as mx
         import mlx.nn as nn
 
-        total, count = 0.0, 0
+        found = []
         for text in texts:
             ids = mx.array(self.tokenizer.encode(text, add_special_tokens=False))[None]
             logits = self.model(ids[:, :-1]).astype(mx.float32)
-            total += nn.losses.cross_entropy(logits, ids[:, 1:], reduction="sum").item()
-            count += ids.shape[1] - 1
-        return math.exp(total / count)
+            loss = nn.losses.cross_entropy(logits, ids[:, 1:], reduction="sum").item()
+            found.append((float(loss), ids.shape[1] - 1))
+        return found
 
     def tokens_per_second(self) -> float:
         """Speed of `SPEED_TOKENS` tokens after the first."""
@@ -94,3 +116,12 @@ class MlxEngine:
 
         self.model = None
         mx.clear_cache()
+
+
+def _common_beginning(prompts: list[list[int]]) -> int:
+    """How many tokens all prompts begin with, the last token of each left to be read by itself."""
+    if not prompts:
+        return 0
+    first, last = min(prompts), max(prompts)  # in the order of lists: what these two share, all between them do
+    most = min(map(len, prompts)) - 1
+    return next((i for i in range(most) if first[i] != last[i]), most)

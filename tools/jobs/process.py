@@ -7,6 +7,7 @@ A process is known by its number and the time it was started, since the system g
 """
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -71,6 +72,19 @@ def has_process(folder: Path) -> bool:
         return process.status() != psutil.STATUS_ZOMBIE and abs(process.create_time() - recorded["created"]) < 2
     except (psutil.Error, FileNotFoundError):
         return False
+
+
+def ended_how(folder: Path) -> str:
+    """How the process of the job in `folder` ended, as far as that can be known: only who started it learns more than
+    that it is gone."""
+    pid = read_json(folder / "pid.json")["pid"] if (folder / "pid.json").exists() else 0
+    code = next((child.returncode for child in _children if child.pid == pid), None)
+    if code is None or code >= 0:
+        return "it was killed (by the system, when memory ran out, or by hand), or the machine went down"
+    name = signal.Signals(-code).name
+    if -code in (signal.SIGKILL, signal.SIGTERM):
+        return f"it was killed ({name}) by the system, when memory ran out, or by hand"
+    return f"it crashed ({name}); the end of its log has more"
 
 
 def alive(folder: Path) -> bool:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from tools.errors import ConflictError
+from tools.errors import ConflictError, LimitError
 from tools.files import read_json
 from tools.jobs import record
 from tools.jobs.process import alive, detached, has_process, spawn
@@ -25,7 +25,7 @@ from tools.settings import Settings
 from tools.workspace import Workspace
 
 _POLL_SECONDS = 0.5
-_TEND_SECONDS = 5.0
+_TEND_SECONDS = 1.0
 _REQUEUED = 3  # a worker that cannot even start is not replaced for ever
 _seen: dict[Path, tuple[int, record.State]] = {}
 
@@ -43,6 +43,9 @@ def take_turn(workspace: Workspace, job: record.Job) -> FileLock:
         if not before:
             try:
                 lock.acquire(timeout=_POLL_SECONDS)
+                if job.cancelled:  # while it slept: it has to end as a job that never began
+                    lock.release()
+                    raise record.Cancelled
                 if not (before := ahead(workspace, job)):  # an earlier one may have come back meanwhile
                     return lock
                 lock.release()
@@ -57,16 +60,16 @@ def take_turn(workspace: Workspace, job: record.Job) -> FileLock:
 
 
 def ahead(workspace: Workspace, job: record.Job) -> list[str]:
-    """The jobs that are at work, and those that were created before `job` and wait; both with a worker."""
+    """The jobs that are at work, and those that were created before `job` and wait, or will as soon as somebody tends
+    them: a run that goes on by itself keeps its place."""
     mine = (job.state.created, job.id)
-    return [
-        state.id
-        for state in _states(workspace)
-        if state.id != job.id
-        and state.state in record.ACTIVE
-        and (state.state != "queued" or (state.created, state.id) < mine)
-        and has_process(workspace.runs / state.id)
-    ]
+    found = []
+    for state in _states(workspace):
+        folder, earlier = workspace.runs / state.id, (state.created, state.id) < mine
+        at_work = state.state in record.ACTIVE and (earlier or state.state != "queued") and has_process(folder)
+        if state.id != job.id and (at_work or (earlier and _lost(folder, state))):
+            found.append(state.id)
+    return found
 
 
 def _states(workspace: Workspace) -> list[record.State]:
@@ -96,8 +99,8 @@ def tend(workspace: Workspace) -> list[str]:
             for name in lost:
                 if _revive(workspace, workspace.runs / name):
                     started.append(name)
-    except ConflictError:
-        return started  # somebody else is at it
+    except (ConflictError, LimitError):
+        return started  # somebody else is at it, or the disk is full: a later look does it
     return started
 
 

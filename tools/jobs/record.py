@@ -8,6 +8,7 @@ runs/ID/  job.json     what was asked for          pid.json   which process does
           state.json   where it stands             log        what it printed
           cancel       exists once someone asked it to stop
           changes.json what a resumed run was asked to do otherwise
+          spare        space that is given up on a full disk, so that the state can say so
 
 States: queued → running → (stopping) → stopped, finished or failed, each with its reason and the next step.
 """
@@ -16,6 +17,7 @@ import hashlib
 import json
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,20 +27,44 @@ from filelock import FileLock
 from pydantic import BaseModel
 
 from tools.errors import ConflictError, LimitError, LooptuneError
-from tools.files import read_json, require_space, whole_folder, write_json, write_text
-from tools.jobs.process import alive, has_process, spawn
+from tools.files import read_json, require_space, whole_folder, write_bytes, write_json, write_text
+from tools.jobs.process import alive, ended_how, has_process, spawn
 from tools.workspace import Workspace, slug
 
-JobKind = Literal["train", "evaluate", "quantize", "gate"]
+JobKind = Literal["train", "evaluate", "quantize", "gate", "integrate"]
 JobState = Literal["queued", "running", "stopping", "stopped", "finished", "failed"]
+SHUTDOWN = "SIGTERM"  # what `cancel` holds when the machine, not a client, ends the worker
+SPARE_BYTES = 64_000
 ACTIVE = ("queued", "running", "stopping")
-_PREFIX: dict[str, str] = {"train": "run", "evaluate": "eval", "quantize": "quant", "gate": "gate"}
+_PREFIX: dict[str, str] = {
+    "train": "run",
+    "evaluate": "eval",
+    "quantize": "quant",
+    "gate": "gate",
+    "integrate": "integrate",
+}
+NOUNS: dict[str, str] = {
+    "train": "a training",
+    "evaluate": "an evaluation",
+    "quantize": "an export",
+    "gate": "a gate",
+    "integrate": "an integration",
+}
 # What to call once a job of a kind has finished.
 _AFTER = {
     "train": "evaluate_model(run={id!r})",
     "evaluate": "training_status(run={id!r}) shows the figures",
     "quantize": "evaluate_model(model={model!r}, promote=true)",
     "gate": "ask_model, if it was promoted",
+    "integrate": "loop://state says whether another training is worth it",
+}
+
+
+_TOOL = {
+    "evaluate": "evaluate_model",
+    "gate": "evaluate_model",
+    "quantize": "quantize",
+    "integrate": "integrate_insights",
 }
 
 
@@ -56,6 +82,10 @@ class Cancelled(Stopped):
 
     def __init__(self) -> None:
         super().__init__("It was asked to stop.")
+
+
+class WorkerDied(LooptuneError):
+    """A process that did part of the job ended unasked; with `auto_resume` the job goes on by itself."""
 
 
 class State(BaseModel):
@@ -113,6 +143,12 @@ class Job:
         Raises:
             Cancelled: the job is to stop.
         """
+        self.show(step, total, message, **metrics)
+        if self.cancelled:
+            raise Cancelled
+
+    def show(self, step: int | None = None, total: int | None = None, message: str = "", **metrics: float) -> None:
+        """Say where the job stands."""
         if step is not None:
             self.state.step = step
         if total is not None:
@@ -122,8 +158,6 @@ class Job:
         # a state a second is enough to follow, and spares the disk
         if time.monotonic() - self._written > 0.7 or (step is not None and step == total):
             self.save()
-        if self.cancelled:
-            raise Cancelled
 
     def save(self, **changes: Any) -> None:
         """Write the state, with `changes`."""
@@ -133,8 +167,9 @@ class Job:
 
     def log(self, text: str) -> None:
         """A line for the job's log; a worker's stderr goes there."""
-        sys.stderr.write(f"{now()} {text}\n")
-        sys.stderr.flush()
+        with suppress(OSError):  # a full disk ends a job where its results are written, not here
+            sys.stderr.write(f"{now()} {text}\n")
+            sys.stderr.flush()
 
 
 def create(
@@ -163,6 +198,7 @@ def create(
             number += 1
         with whole_folder(folder) as temporary:
             write_json(temporary / "job.json", record)
+            write_bytes(temporary / "spare", b"\0" * SPARE_BYTES)
             state = State(
                 id=folder.name,
                 kind=kind,
@@ -196,9 +232,17 @@ def read(folder: Path) -> State:
     state = _read(folder)
     if state.state in ACTIVE and not alive(folder):
         return _settle(folder)
-    if state.state in ("queued", "running") and (folder / "cancel").exists():
+    if state.state in ("queued", "running") and asked_to_stop(folder):
         return state.model_copy(update={"state": "stopping", "reason": "It was asked to stop."})
     return state
+
+
+def asked_to_stop(folder: Path) -> bool:
+    """Whether someone asked the job to stop; a shutdown of the machine is nobody's wish."""
+    try:
+        return (folder / "cancel").read_text() != SHUTDOWN
+    except FileNotFoundError:
+        return False
 
 
 def _read(folder: Path) -> State:
@@ -216,7 +260,7 @@ def _settle(folder: Path) -> State:
         state = _read(folder)  # it may have ended, or been started again, between the two looks
         if state.state not in ACTIVE or alive(folder):
             return state
-        asked = (folder / "cancel").exists()
+        asked = asked_to_stop(folder)
         if state.state == "queued" and (folder / "pid.json").exists() and not asked:
             return state.model_copy(
                 update={
@@ -224,15 +268,15 @@ def _settle(folder: Path) -> State:
                     "next_step": "any looptune command, and a server that starts, sets it going again",
                 }
             )
-        on = f"start_training(resume={state.id!r}) goes on from its last checkpoint"
+        on = f"{again(Job(folder))} goes on from its last checkpoint"
         changes: dict[str, Any] = {
             "state": "stopped" if asked else "failed",
             "died": not asked,
             "reason": f"It was asked to stop, and its worker{_named(folder)} ended before it could say so."
             if asked
-            else f"The worker{_named(folder)} ended without a word: it was killed (by the system, when memory ran out, "
-            "or by hand), or the machine went down.",
-            "next_step": on if state.kind == "train" else "call the same tool again",
+            else f"The worker{_named(folder)} ended without a word: {ended_how(folder)}.",
+            "message": "stopped" if asked else state.message,
+            "next_step": on if state.kind == "train" else again(Job(folder)),
             "finished": now(),
         }
         state = state.model_copy(update=changes)
@@ -301,15 +345,39 @@ def finished(job: Job, result: dict[str, Any]) -> None:
 
 def failed(job: Job, error: BaseException) -> None:
     """Record why the job ended."""
+    ended: dict[str, Any]
     if isinstance(error, Stopped):
-        on = f"start_training(resume={job.id!r})" if job.state.kind == "train" else "call the same tool again"
-        ended = {"state": "stopped", "reason": error.reason, "next_step": error.next_step or on}
+        on = error.next_step or again(job)
+        ended = {"state": "stopped", "message": "stopped", "reason": error.reason, "next_step": on}
     elif isinstance(error, LooptuneError):
-        ended = {"state": "failed", "reason": error.message, "next_step": error.next_step}
+        died = isinstance(error, WorkerDied)
+        ended = {"state": "failed", "reason": error.message, "next_step": error.next_step, "died": died}
     else:
         ended = {
             "state": "failed",
             "reason": f"{type(error).__name__}: {str(error)[:500]}",
             "next_step": f"read the end of {job.folder / 'log'}",
         }
-    job.save(**ended, finished=now())
+    with_spare(job.folder, lambda: job.save(**ended, finished=now()))
+
+
+def again(job: Job) -> str:
+    """The call that goes on with a training, or that asks once more for what another job was to do."""
+    kind, config = job.state.kind, job.config
+    if kind == "train":
+        return f"start_training(resume={job.id!r})"
+    of = config.get("targets", [{}])[-1] if kind == "evaluate" else config
+    argument = "model" if of.get("model") else "run"
+    if not of.get(argument):
+        return "call the same tool again"
+    given = f"{'run' if kind == 'integrate' else argument}={of[argument]!r}"
+    return f"{_TOOL[kind]}({given}{', promote=true' if config.get('promote') else ''})"
+
+
+def with_spare(folder: Path, write: Callable[[], None]) -> None:
+    """Call `write`, and once more, with the job's spare space given up, when the disk is full."""
+    try:
+        write()
+    except LimitError:
+        (folder / "spare").unlink(missing_ok=True)
+        write()

@@ -12,23 +12,24 @@ import importlib
 import signal
 import sys
 import traceback
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from tools.files import sweep, write_text
+from tools.files import full_disk, sweep, write_text
 from tools.jobs.queue import take_turn
-from tools.jobs.record import Cancelled, Job, Stopped, failed, finished, now
+from tools.jobs.record import SHUTDOWN, Cancelled, Job, Stopped, asked_to_stop, failed, finished, now
 from tools.settings import Settings
 from tools.workspace import Workspace
 
-_SHUTDOWN = "SIGTERM"
 # Which function does which kind of job; named, so that only what is needed is imported.
 _DOERS = {
-    "train": "tools.training.loop:run_job",
+    "train": "tools.training.run:run_job",
     "evaluate": "tools.evaluation.compare:run_job",
     "quantize": "tools.export.quantize:run_job",
     "gate": "tools.export.gate:run_job",
+    "integrate": "tools.learning.integrate:run_job",
 }
 
 
@@ -39,7 +40,8 @@ def main(folder: Path) -> int:
     faulthandler.enable()
 
     def stop(_signal: int, _frame: FrameType | None) -> None:
-        write_text(folder / "cancel", _SHUTDOWN)
+        if not job.cancelled:
+            write_text(folder / "cancel", SHUTDOWN)
 
     signal.signal(signal.SIGTERM, stop)
     try:
@@ -51,7 +53,7 @@ def main(folder: Path) -> int:
                 state="running",
                 started=now(),
                 message="starting",
-                reason="Its turn came.",
+                reason="It is at work.",
                 next_step=following,
                 finished="",
                 died=False,
@@ -63,9 +65,12 @@ def main(folder: Path) -> int:
         finally:
             turn.release()
     except BaseException as error:
+        if isinstance(error, OSError):
+            error = full_disk(folder, error)
         if not isinstance(error, Stopped):
-            traceback.print_exc()
-        if isinstance(error, Cancelled) and (folder / "cancel").read_text() == _SHUTDOWN:
+            with suppress(OSError):
+                traceback.print_exc()
+        if isinstance(error, Cancelled) and not asked_to_stop(folder):
             _shut_down(job)
         else:
             failed(job, error)

@@ -75,6 +75,8 @@ def compare(new: Entry, known: Entry, cosine: float) -> Relation | None:
 
 def newer_wins(new: Entry, known: Entry) -> tuple[bool, str]:
     """Whether `new` wins over `known`, which it contradicts, and the rule that says so."""
+    if new.status in ("pending", "archived") and known.status != "pending":
+        return False, "what waits for a yes, or was put away, wins over nothing"
     if is_user(known.source) and not is_user(new.source):
         return False, "the user's explicit word wins over what others say"
     if is_user(new.source) and not is_user(known.source):

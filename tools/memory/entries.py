@@ -12,11 +12,12 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from tools.errors import InputError
 from tools.memory.kinds import EntryKind, EntryStatus
-from tools.policy.levels import PreservationLevel
+from tools.policy.levels import PreservationLevel, level_of
+from tools.policy.tags import check_rule
 
 MAX_CHARACTERS = 8000
 MAX_TAGS = 20
@@ -38,8 +39,10 @@ class Entry(BaseModel):
     id: str
     text: str
     kind: EntryKind
-    tags: list[str] = Field(default=[], description="rule tags, such as business:money_in_cents")
-    level: PreservationLevel = Field(default="moderate", description="how far others may change it")
+    tags: list[str] = Field(default=[], description="rule tags, such as business:money_in_cents, and plain words")
+    level: PreservationLevel = Field(
+        default="moderate", description="how far others may change it; strict by the tags business:* and security:*"
+    )
     source: str = Field(default="agent", description="who said it; what 'user' said wins over what others said")
     confidence: Share = 0.9
     priority: Share = 0.5
@@ -49,6 +52,13 @@ class Entry(BaseModel):
     examples: list[str] = Field(default=[], description="ids of the rows that were made from it")
     runs: list[str] = Field(default=[], description="ids of the trainings that were taught it")
     superseded_by: str = Field(default="", description="id of the entry that contradicts it and wins")
+    verified_by: str = Field(default="", description="the run or model that answered its probes right, last looked")
+    misses: int = Field(default=0, ge=0, description="trainings that did not teach it, or lost it again")
+
+    @model_validator(mode="after")
+    def _as_strict_as_its_tags(self) -> "Entry":
+        self.level = level_of(self.level, self.tags)
+        return self
 
 
 class Filter(BaseModel):
@@ -88,7 +98,7 @@ def new_entry(text: str, kind: EntryKind = "fact", tags: Sequence[str] = (), **f
             "id": entry_id(check_kind(kind), text),
             "text": text,
             "kind": kind,
-            "tags": check_tags(tags),
+            "tags": check_rules(check_tags(tags)),
             "source": check_text(given.get("source", "agent"), "source", MAX_SOURCE_CHARACTERS),
             "created": moment,
             "updated": moment,
@@ -165,6 +175,18 @@ def check_tags(tags: Sequence[str]) -> list[str]:
     if len(tags) > MAX_TAGS:
         raise InputError(f"An entry has {MAX_TAGS} tags at most; got {len(tags)}.", "keep the most telling ones")
     return unique(check_text(tag, "tag", MAX_TAG_CHARACTERS) for tag in tags)
+
+
+def check_rules(tags: list[str]) -> list[str]:
+    """`tags` themselves. A tag with a colon is a rule tag, of a family that there is; one without is a plain word.
+
+    Raises:
+        InputError: a family is unknown; 'busines:x' would not be strict, and nobody would notice.
+    """
+    for tag in tags:
+        if ":" in tag:
+            check_rule(tag)
+    return tags
 
 
 def check_links(links: Sequence[str]) -> list[str]:

@@ -8,8 +8,9 @@ In the workspace (the default) Chroma's embedded client is used. It is not safe 
 memory, does not notice what others wrote, and saves its own over theirs. So every use of it holds the workspace's lock
 "memory", and whoever writes first raises the ledger's `generation`; a client of an older generation is closed and
 opened again before it is used for anything. Opening takes 20 ms at 10,000 entries, but seconds at 100,000; therefore
-up to one in fifty entries may wait in the ledger, where they are searched exactly, and are written in one go. A graph
-that a killed process left half saved is thrown away and made again from the ledger.
+up to one in twenty entries may wait in the ledger, where they are searched exactly, and are written in one go. A graph
+that a killed process left half saved, or one that holds less than it was given, is thrown away and made again from the
+ledger.
 
 With LOOPTUNE_MEMORY_URL a Chroma server does the work, each write goes there at once, and the ledger in the workspace
 follows it (`_follow`), since other machines write there too.
@@ -29,7 +30,7 @@ from urllib.parse import urlsplit
 from tools.errors import ConflictError, InputError, LimitError, LooptuneError, MissingError
 from tools.memory import embedder
 from tools.memory.entries import Entry
-from tools.memory.ledger import count, drop, meta, note, put, transaction
+from tools.memory.ledger import close_idle, count, drop, meta, note, put, transaction
 from tools.workspace import Workspace
 
 COLLECTION = "looptune-memory"
@@ -37,7 +38,8 @@ DATABASE = "chroma.sqlite3"
 # Measured on real sentences (benchmarks/memory.py): recall@10 of 0.99 and more, at 2 to 5 ms a query.
 HNSW = {"space": "cosine", "ef_construction": 200, "ef_search": 300, "max_neighbors": 24}
 
-_MAY_WAIT = 50  # one in so many entries
+_MAY_WAIT = 20  # one in so many entries,
+_MOST_WAIT = 2000  # and no more than so many
 _BATCH = 500  # rows that go to Chroma in one call
 _AT_ONCE = 2000  # rows that one caller works off before it lets others at the lock
 _LOOK_EVERY = 0.5  # seconds for which what a server said about its state is believed
@@ -68,8 +70,6 @@ def index_of(workspace: Workspace) -> "Index":
 class Index:
     """Chroma's embedded client in the workspace."""
 
-    patience = _MAY_WAIT
-
     def __init__(self, workspace: Workspace) -> None:
         self.workspace = workspace
         self.ledger = workspace.memory / "entries.sqlite3"
@@ -84,11 +84,15 @@ class Index:
         return self.ledger.exists() or (self._folder / DATABASE).exists()
 
     def close(self) -> None:
-        """Let go of Chroma's files; the next use opens them again."""
+        """Let go of the files; the next use opens them again."""
         with self._turn:
-            client, self._client, self._collection = self._client, None, None
-            if client is not None:
-                client.close()
+            self._close_chroma()
+            close_idle(self.ledger)
+
+    def _close_chroma(self) -> None:
+        client, self._client, self._collection = self._client, None, None
+        if client is not None:
+            client.close()
 
     def prepare(self, db: sqlite3.Connection) -> None:
         """Check what the store was made with; a ledger that is new is filled with what Chroma has.
@@ -118,7 +122,7 @@ class Index:
 
     def catch_up(self, db: sqlite3.Connection, everything: bool = False) -> None:
         """Bring what waits in the ledger into Chroma, when it is more than may wait, or when `everything` is asked."""
-        while (waiting := _waiting(db)) and (everything or waiting * self.patience > count(db)):
+        while (waiting := _waiting(db)) and (everything or waiting > self._may_wait(db)):
             try:
                 with self._held(db):
                     self._write(db)
@@ -126,6 +130,9 @@ class Index:
                 self.reset(db)
             if not everything:
                 return
+
+    def _may_wait(self, db: sqlite3.Connection) -> int:
+        return min(count(db) // _MAY_WAIT, _MOST_WAIT)
 
     def reset(self, db: sqlite3.Connection) -> None:
         """Throw the index away; everything waits in the ledger, and is searched there, until it is written anew."""
@@ -155,7 +162,7 @@ class Index:
     def _ready(self, db: sqlite3.Connection) -> Any:
         generation = int(meta(db, "generation", "0"))
         if self._client is None or self._generation != generation:
-            self.close()
+            self._close_chroma()
             import chromadb
             from chromadb.config import Settings
 
@@ -164,6 +171,10 @@ class Index:
             self._client = chromadb.PersistentClient(str(self._folder), settings=options)
             self._collection = _collection(self._client)
             self._generation = generation
+            sql = "SELECT count(*) FROM entries WHERE waiting = 0"
+            there, given = self._collection.count(), int(db.execute(sql).fetchone()[0])
+            if there < given:
+                raise DamagedIndex(f"Chroma holds {there} of {given} entries it was given.", "looptune memory reindex")
         return self._collection
 
     @contextmanager
@@ -187,7 +198,7 @@ class Index:
         SharedSystemClient.clear_system_cache()  # Chroma keeps a client that could not be opened
 
     def _throw_away(self, db: sqlite3.Connection) -> None:
-        self.close()
+        self._close_chroma()
         for path in self._folder.iterdir():
             if path.name.startswith(DATABASE) and not path.is_dir():
                 path.unlink()
@@ -202,8 +213,6 @@ class Index:
 class Server(Index):
     """A Chroma server, which other machines may use as well; the ledger follows it."""
 
-    patience = 10**9
-
     def __init__(self, workspace: Workspace, url: str) -> None:
         import hashlib
 
@@ -215,9 +224,13 @@ class Server(Index):
     def exists(self) -> bool:
         return True
 
+    def _may_wait(self, db: sqlite3.Connection) -> int:
+        return 0
+
     def prepare(self, db: sqlite3.Connection) -> None:
         with self._held(db):
-            if self._client is None or time.monotonic() - self._looked > _LOOK_EVERY:
+            new = self._client is None or not meta(db, "model")
+            if new or time.monotonic() - self._looked > _LOOK_EVERY:
                 collection = self._connect()
                 check_vectors(collection, self._url)
                 if not meta(db, "model"):

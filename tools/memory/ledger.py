@@ -12,6 +12,8 @@ once. `waiting` marks the rows whose last state Chroma does not have yet, `dropp
 import json
 import re
 import sqlite3
+import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -61,9 +63,16 @@ why will with would you your
 _STOP = frozenset(_STOP_WORDS.split())
 
 
+# Connections that nobody uses just now. Were each call to open and close its own, the last one to close would write the
+# WAL back into the file every time, which costs more than the call.
+_idle: dict[Path, list[tuple[int, sqlite3.Connection]]] = {}  # each with the inode of the file that it has open
+_pool = threading.Lock()
+_KEPT_IDLE = 4
+
+
 @contextmanager
 def ledger(path: Path) -> Iterator[sqlite3.Connection]:
-    """The ledger in `path`, made when there is none; one connection for one call.
+    """A connection to the ledger in `path`, for this caller alone; the ledger is made when there is none.
 
     Raises:
         InputError: the file is broken.
@@ -72,21 +81,68 @@ def ledger(path: Path) -> Iterator[sqlite3.Connection]:
     """
     db = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        db = sqlite3.connect(path, timeout=_PATIENCE, isolation_level=None)
+        db = _take_idle(path) or _connect(path)
+        inode = path.stat().st_ino
+        yield db
+    except BaseException as error:
+        if db is not None:
+            db.close()
+        if isinstance(error, (sqlite3.Error, OSError)):
+            raise _broken(path, error) from error
+        raise
+    with _pool:
+        idle = _idle.setdefault(path, [])
+        idle.append((inode, db))
+        spare = idle[_KEPT_IDLE:]
+        del idle[_KEPT_IDLE:]
+    for _, connection in spare:
+        connection.close()
+
+
+def close_idle(path: Path) -> None:
+    """Let go of the ledger in `path`; the next use opens it again."""
+    with _pool:
+        idle = _idle.pop(path, [])
+    for _, connection in idle:
+        connection.close()
+
+
+def _take_idle(path: Path) -> sqlite3.Connection | None:
+    """An idle connection, if the file that it has open is still the one in `path`."""
+    with _pool:
+        if not _idle.get(path):
+            return None
+        inode, db = _idle[path].pop()
+    if path.exists() and path.stat().st_ino == inode:
+        return db
+    db.close()
+    close_idle(path)
+    return None
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    db = sqlite3.connect(path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False)
+    try:
         db.execute("PRAGMA synchronous = FULL")
         if db.execute("PRAGMA user_version").fetchone()[0] < _VERSION:
             _make(db)
-        yield db
-    except (sqlite3.Error, OSError) as error:
-        raise _broken(path, error) from error
-    finally:
-        if db is not None:
-            db.close()
+    except BaseException:
+        db.close()
+        raise
+    return db
 
 
 def _make(db: sqlite3.Connection) -> None:
-    db.execute("PRAGMA journal_mode = WAL")
+    patience = time.monotonic() + _PATIENCE
+    while True:  # two that make it at once: SQLite waits for another's transaction, but not for its change of the mode
+        try:
+            db.execute("PRAGMA journal_mode = WAL")
+            break
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > patience:
+                raise
+            time.sleep(0.01)
     with transaction(db):
         if db.execute("PRAGMA user_version").fetchone()[0] < _VERSION:  # another process may have been quicker
             for statement in re.split(r";\n(?!    |END)", _SCHEMA):
@@ -160,6 +216,12 @@ def losers(db: sqlite3.Connection, winners: Sequence[str]) -> list[Entry]:
     return [Entry.model_validate_json(row[0]) for row in db.execute(sql, (json.dumps(list(winners)),))]
 
 
+def replaced(db: sqlite3.Connection) -> dict[str, str]:
+    """Each entry that another one contradicts and wins over, and that other one."""
+    sql = "SELECT id, json_extract(entry, '$.superseded_by') AS winner FROM entries WHERE winner <> ''"
+    return dict(db.execute(sql))
+
+
 def read(db: sqlite3.Connection, ids: Sequence[str]) -> dict[str, Entry]:
     """The entries of these ids that there are."""
     rows = db.execute("SELECT entry FROM entries WHERE id IN (SELECT value FROM json_each(?))", (json.dumps(ids),))
@@ -228,11 +290,15 @@ def words(db: sqlite3.Connection, query: str, chosen: Filter, limit: int) -> lis
         return []
     where, values = _where(chosen)
     sql = (
-        f"SELECT entries.id, found.score FROM (SELECT rowid, bm25(words, 1.0, 0.5) AS score FROM words "  # noqa: S608
-        f"WHERE words MATCH ?) AS found JOIN entries ON entries.seq = found.rowid WHERE {where} "
-        f"ORDER BY found.score LIMIT ?"
+        "WITH found AS MATERIALIZED (SELECT rowid AS place, bm25(words, 1.0, 0.5) AS score FROM words "  # noqa: S608
+        "WHERE words MATCH ? ORDER BY score LIMIT ?) SELECT id, score, (SELECT count(*) FROM found) "
+        f"FROM found JOIN entries ON seq = place WHERE {where} ORDER BY score LIMIT ?"
     )
-    return [(id, -score) for id, score in db.execute(sql, (" OR ".join(wanted), *values, limit))]
+    for most in (4 * limit, -1):  # as a rule enough of the best pass the filter; if not, every match is looked at
+        rows = db.execute(sql, (" OR ".join(wanted), most, *values, limit)).fetchall()
+        if len(rows) == limit or (rows and rows[0][2] < most):
+            break
+    return [(id, -score) for id, score, _ in rows]
 
 
 def matched(query: str, texts: dict[str, str]) -> dict[str, list[str]]:

@@ -15,8 +15,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from pydantic import BaseModel, Field
-
 from tools.errors import InputError, LimitError, NotFoundError
 from tools.files import require_space
 from tools.memory import embedder, ledger
@@ -25,6 +23,7 @@ from tools.memory.embedder import embed
 from tools.memory.entries import (
     EVERYTHING,
     MAX_CHARACTERS,
+    MAX_TAGS,
     Entry,
     Filter,
     check_between,
@@ -37,6 +36,7 @@ from tools.memory.entries import (
     unique,
 )
 from tools.memory.index import Index, index_of
+from tools.memory.kept import Alike, Conflict, Kept, StoreInfo
 from tools.memory.kinds import EntryKind
 from tools.memory.search import Found, Hit, Ways, nearest, search
 from tools.workspace import Workspace
@@ -48,48 +48,6 @@ MAX_TOKENS = 100_000
 
 _WRITE_BYTES = 10_000_000  # an entry takes a few KB; now and then Chroma writes its index anew
 _COMPARED = 8  # of the nearest entries, those that a new one is compared with
-
-
-class Alike(BaseModel):
-    """A known entry that says nearly the same as a new one."""
-
-    id: str
-    text: str
-    similarity: float
-
-
-class Conflict(BaseModel):
-    """Two entries that contradict each other, and which of them holds."""
-
-    id: str = Field(description="the entry that was known before")
-    known: str
-    new: str
-    reason: str
-    holds: str = Field(description="id of the entry that wins; both are kept")
-    rule: str
-
-
-class Kept(BaseModel):
-    """What became of a text that was to be remembered."""
-
-    entry: Entry
-    new: bool
-    changed: bool = Field(description="a known entry learned something: a tag, a link, more confidence")
-    near: list[Alike] = []
-    conflicts: list[Conflict] = []
-
-
-class StoreInfo(BaseModel):
-    """What the store is made of and how much is in it."""
-
-    embedding_model: str
-    dimensions: int
-    count: int
-    by_status: dict[str, int]
-    by_kind: dict[str, int]
-    waiting: int = Field(description="entries not yet in Chroma; they are searched too")
-    path: str
-    server: str = Field(description="the Chroma server; '' when the index is in the workspace")
 
 
 class MemoryStore:
@@ -111,8 +69,9 @@ class MemoryStore:
         examples and runs (`Entry`).
 
         The same kind and text, but for white space, case and punctuation, is the same entry: it takes over new tags
-        and links, and comes back from the archive. A near-duplicate is kept, and said. Of two that contradict each
-        other both are kept; the one that loses says which holds, and counts less in queries.
+        and links, comes back from the archive, and holds again if another text had taken its place. A near-duplicate
+        is kept, and said. Of two that contradict each other both are kept, also when a model knows the earlier one by
+        now; the one that loses says which holds, and counts less in queries.
 
         Raises:
             InputError: an argument is not as expected, or the store on disk is broken.
@@ -133,7 +92,9 @@ class MemoryStore:
             losers: list[Entry] = []
             for id, other in sorted(ledger.read(db, closest).items(), key=lambda item: -near[item[0]]):
                 relation = compare(entry, other, near[id])
-                if relation is None or (other.status == "archived" and relation.kind != "same"):
+                # what a model knows is archived and holds all the same; what somebody put away does not
+                away = other.status == "archived" and not other.verified_by
+                if relation is None or (away and relation.kind != "same"):
                     continue
                 if relation.kind == "same":
                     return self._merge(db, index, other, entry, fields)
@@ -144,11 +105,7 @@ class MemoryStore:
                 winner, loser = (entry, other) if wins else (other, entry)
                 loser.superseded_by = winner.id
                 losers += [other] if wins else []
-                kept.conflicts.append(
-                    Conflict(
-                        id=id, known=other.text, new=entry.text, reason=relation.reason, holds=winner.id, rule=rule
-                    )
-                )
+                kept.conflicts.append(Conflict.of(entry, other, relation.reason, winner, rule))
             with ledger.transaction(db):
                 self._check_room(ledger.count(db))
                 already = ledger.read(db, [entry.id]).get(entry.id)  # another process may have been quicker
@@ -277,6 +234,20 @@ class MemoryStore:
         with self._open() as (db, _):
             return ledger.count(db, _chosen(chosen))
 
+    def changes(self) -> dict[str, int]:
+        """How many earlier texts each entry that won over others replaced, one after the other."""
+        if not self._exists():
+            return {}
+        with self._open() as (db, _):
+            replaced_by = ledger.replaced(db)
+        counts: dict[str, int] = {}
+        for id in replaced_by:
+            seen = {id}
+            while (id := replaced_by.get(id, "")) and id not in seen:
+                seen.add(id)
+                counts[id] = counts.get(id, 0) + 1
+        return counts
+
     def describe(self) -> StoreInfo:
         """What the store is and how many entries it holds; loads no model, and makes nothing on disk.
 
@@ -313,25 +284,34 @@ class MemoryStore:
 
     def _merge(self, db: Any, index: Index, known: Entry, again: Entry, given: dict[str, Any]) -> Kept:
         """`known` with what `again`, which says the same, brings."""
-        merged = known.model_copy(
-            update={
-                "tags": unique([*known.tags, *again.tags])[:20],
-                "examples": unique([*known.examples, *again.examples]),
-                "runs": unique([*known.runs, *again.runs]),
-                "source": again.source if is_user(again.source) else known.source,
-                "confidence": max(known.confidence, again.confidence) if "confidence" in given else known.confidence,
-                "priority": max(known.priority, again.priority) if "priority" in given else known.priority,
-                "level": again.level if given.get("level") else known.level,
-            }
-        )
+        brought = {
+            "tags": unique([*known.tags, *again.tags])[:MAX_TAGS],
+            "examples": unique([*known.examples, *again.examples]),
+            "runs": unique([*known.runs, *again.runs]),
+            "source": again.source if is_user(again.source) else known.source,
+            "confidence": max(known.confidence, again.confidence) if "confidence" in given else known.confidence,
+            "priority": max(known.priority, again.priority) if "priority" in given else known.priority,
+            "level": again.level if given.get("level") else known.level,
+        }
+        merged = parsed(Entry, {**known.model_dump(), **brought})
         if "status" in given or known.status == "archived" or (known.status, again.status) == ("pending", "approved"):
             merged.status = again.status
-        if merged == known:
-            return Kept(entry=known, new=False, changed=False)
-        with ledger.transaction(db):
-            ledger.put(db, [touched(merged)], None)
-        index.catch_up(db)
-        return Kept(entry=merged, new=False, changed=True)
+            merged.verified_by = ""  # whoever says it again does not rely on the model's knowing it
+        kept = Kept(entry=merged, new=False, changed=False)
+        losers: list[Entry] = []
+        if other := _in_its_place(db, known):
+            wins, rule = newer_wins(again, other)
+            if wins:
+                merged.superseded_by, other.superseded_by = "", merged.id
+                losers = [other]
+            reason = f"{other.id} had taken its place"
+            kept.conflicts.append(Conflict.of(merged, other, reason, merged if wins else other, rule))
+        if merged != known:
+            kept.changed = True
+            with ledger.transaction(db):
+                ledger.put(db, [touched(entry) for entry in (merged, *losers)], None)
+            index.catch_up(db)
+        return kept
 
     def _archive(self, entries: list[Entry]) -> None:
         """Append `entries` to the archive, and return when they are on the disk."""
@@ -356,6 +336,16 @@ class MemoryStore:
                 f"The memory holds {held} entries, and no more than {MAX_ENTRIES} fit.",
                 "forget some that are no longer true (forget)",
             )
+
+
+def _in_its_place(db: Any, entry: Entry) -> Entry | None:
+    """The entry that holds in place of `entry`, if it was contradicted; that one may have been contradicted as well."""
+    holds: Entry | None = None
+    seen = {entry.id}
+    while (id := (holds or entry).superseded_by) not in seen and (found := ledger.read(db, [id]).get(id)):
+        seen.add(id)
+        holds = found
+    return holds
 
 
 def touched(entry: Entry) -> Entry:

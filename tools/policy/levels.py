@@ -63,7 +63,7 @@ RULE_FAMILIES: dict[str, str] = {
     "business": "kept exactly",
 }
 
-# What rests on these families is strict, whatever a tag or a caller says.
+# See `is_always_strict`.
 ALWAYS_STRICT = ("security", "business")
 
 
@@ -72,6 +72,11 @@ def stricter(one: PreservationLevel, other: PreservationLevel) -> PreservationLe
     return min(one, other, key=list(LEVELS).index)
 
 
+def is_always_strict(rule: str) -> bool:
+    """Whether what rests on the rule of this tag is strict, whatever a tag or a caller says."""
+    return rule.partition(":")[0] in ALWAYS_STRICT
+
+
 def level_of(level: PreservationLevel, rules: Iterable[str]) -> PreservationLevel:
     """The level that holds for a text of `level` that rests on `rules`."""
-    return "strict" if any(rule.partition(":")[0] in ALWAYS_STRICT for rule in rules) else level
+    return "strict" if any(map(is_always_strict, rules)) else level

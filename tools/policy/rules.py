@@ -8,6 +8,7 @@ The user's own stand in `rules.yaml` of the workspace, in the form of datasets/p
 Where both define a tag, the shipped meaning counts, since it is what the shipped rows teach; the conflict is said.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,13 @@ def read_rules(workspace: Workspace) -> RuleBook:
             problem = f"it is too much like {known!r} to be told apart; {known!r} counts"
         book.conflicts.append(Conflict(rule=rule, problem=problem, next_step=f"rename it in {path}"))
     return book
+
+
+def lookalikes(tags: Iterable[str], meanings: Iterable[str]) -> dict[str, str]:
+    """Those of `tags` that have no meaning and differ only by `-`, `_` or `.` from one that has, and that one."""
+    known = set(meanings)
+    alike = {_plain(rule): rule for rule in known}
+    return {tag: alike[_plain(tag)] for tag in sorted(set(tags) - known) if _plain(tag) in alike}
 
 
 def _plain(rule: str) -> str:

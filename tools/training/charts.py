@@ -21,34 +21,62 @@ def series(lines: Sequence[dict[str, Any]], key: str) -> tuple[list[int], list[f
     return [step for step, _ in kept], [value for _, value in kept]
 
 
-def curves_png(lines: Sequence[dict[str, Any]], title: str) -> bytes:
-    """Loss above, memory below, over the steps."""
+def smoothed(values: Sequence[float]) -> list[float]:
+    """The mean of each value and its neighbours, a twentieth of all to either side: batches differ, and hide the way
+    the loss takes."""
+    reach = len(values) // 20
+    windows = (values[max(0, place - reach) : place + reach + 1] for place in range(len(values)))
+    return [sum(window) / len(window) for window in windows]
+
+
+def curves_png(lines: Sequence[dict[str, Any]], title: str, limit_gb: float = 0.0) -> bytes:
+    """Loss above, memory below, over the steps; `limit_gb` is drawn as a line."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(7, 5), dpi=110, layout="constrained")
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=[3, 2])
-    above.plot(*series(lines, "loss"), color="#7a9cc6", linewidth=1, label="training")
-    steps, losses = series(lines, "valid_loss")
-    if steps:
-        above.plot(steps, losses, color="#b3401f", marker="o", markersize=4, label="validation")
-        best = min(zip(losses, steps, strict=True))
-        above.annotate(f"{best[0]:.3f}", (best[1], best[0]), xytext=(0, 6), textcoords="offset points", ha="center")
-    above.set_ylabel("loss, nats a token")
     above.set_title(title, loc="left")
-    below.plot(*series(lines, "memory_gb"), color="#3d6b4f", label="process")
-    below.plot(*series(lines, "mlx_memory_gb"), color="#3d6b4f", linestyle=":", label="MLX, peak")
+    above.set_ylabel("loss, nats a token")
     below.set_ylabel("memory, GB")
-    below.set_ylim(bottom=0)
     below.set_xlabel("step")
-    below.xaxis.set_major_locator(MaxNLocator(integer=True))
-    for axes in (above, below):
-        axes.grid(alpha=0.3)
-        if lines:
-            axes.legend(frameon=False, fontsize="small")
+    if lines:
+        _draw_loss(above, lines)
+        below.plot(*series(lines, "memory_gb"), color="#3d6b4f", marker=_dot(lines), markersize=3, label="process")
+        below.plot(*series(lines, "mlx_memory_gb"), color="#3d6b4f", linestyle=":", label="MLX, peak")
+        most = max(line.get("memory_gb") or 0.0 for line in lines)
+        if limit_gb:
+            below.axhline(limit_gb, color="#b3401f", linestyle="--", linewidth=1, label=f"limit, {limit_gb:g}")
+        below.set_ylim(0, 1.15 * max(most, limit_gb))
+        below.xaxis.set_major_locator(MaxNLocator(integer=True))
+        below.legend(frameon=False, fontsize="small", loc="lower right", ncols=3)
+        for axes in (above, below):
+            axes.grid(alpha=0.3)
+    else:
+        for axes in (above, below):
+            axes.set(xticks=[], yticks=[])
+        above.text(0.5, 0.5, "no step has been made yet", ha="center", va="center", transform=above.transAxes)
     picture = io.BytesIO()
     figure.savefig(picture, format="png")
     return picture.getvalue()
+
+
+def _dot(lines: Sequence[dict[str, Any]]) -> str:
+    """A single point needs a mark to be seen."""
+    return "o" if len(lines) == 1 else ""
+
+
+def _draw_loss(axes: Any, lines: Sequence[dict[str, Any]]) -> None:
+    steps, losses = series(lines, "loss")
+    axes.plot(steps, losses, color="#b9cbe0", linewidth=1, marker=_dot(lines), label="training, each step")
+    axes.plot(steps, smoothed(losses), color="#2f5f96", linewidth=1.8, label="training, smoothed")
+    steps, losses = series(lines, "valid_loss")
+    if steps:
+        axes.plot(steps, losses, color="#b3401f", marker="o", markersize=4, label="validation")
+        loss, step = min(zip(losses, steps, strict=True))
+        axes.annotate(f"best {loss:.3f}", (step, loss), xytext=(0, 9), textcoords="offset points", ha="center")
+    axes.set_ylim(bottom=0)
+    axes.legend(frameon=False, fontsize="small", loc="upper right")
 
 
 def curves_text(lines: Sequence[dict[str, Any]], width: int, height: int, color: bool = True) -> str:

@@ -3,6 +3,7 @@
     save(run, step, model, optimizer, progress, config, base)
     latest(run, log)                   # the newest whole checkpoint, or None; broken ones are set aside
     restore(folder, model, optimizer)
+    keep_adapter(run, model, config, base)     # the best one, at its place
 
 A checkpoint is a folder that appears whole, with the hash of each file, which is checked before it is used. The order
 of the data, the rate and each step's dropout are pure functions of (seed, step), so step and seed say where they stand.
@@ -12,6 +13,7 @@ The newest `keep_checkpoints` stay, and the one of the best validation loss, whi
 import errno
 import os
 import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,16 @@ import mlx.core as mx
 from mlx.utils import tree_flatten, tree_unflatten
 
 from tools.errors import CheckError
-from tools.files import read_json, require_space, sha256, sweep, whole_folder, write_json
+from tools.files import (
+    fsync_folder,
+    full_disk,
+    read_json,
+    require_space,
+    sha256,
+    sweep,
+    whole_folder,
+    write_json,
+)
 from tools.training.config import ALL_LINEARS, TrainingConfig
 from tools.training.estimate import size_bytes
 
@@ -38,7 +49,7 @@ def lora_parameters(config: TrainingConfig) -> dict[str, Any]:
 
 def save_adapter(folder: Path, model: Any, config: TrainingConfig, base: Path) -> None:
     """Write adapters.safetensors and adapter_config.json, as mlx-lm loads them."""
-    _write(folder / "adapters.safetensors", dict(tree_flatten(model.trainable_parameters())), {"format": "mlx"})
+    _write_adapter(folder, model)
     write_json(
         folder / "adapter_config.json",
         {
@@ -50,10 +61,41 @@ def save_adapter(folder: Path, model: Any, config: TrainingConfig, base: Path) -
     )
 
 
+def keep_adapter(run: Path, model: Any, config: TrainingConfig, base: Path) -> None:
+    """Make the adapter as it is now that of `run`: whoever looks finds the one before or this one, whole.
+
+    What adapter_config.json says is the same throughout a run, so one rename of the weights is enough.
+
+    Raises:
+        LimitError: the disk is full; the one before stays.
+    """
+    kept = run / "adapter"
+    if not kept.exists():
+        with whole_folder(kept) as folder:
+            save_adapter(folder, model, config, base)
+            _flush(folder / _FILES[0])
+        return
+    try:
+        with tempfile.TemporaryDirectory(dir=run, prefix=".adapter.") as temporary:
+            fresh = _write_adapter(Path(temporary), model)
+            _flush(fresh)
+            fresh.replace(kept / fresh.name)
+        fsync_folder(kept)
+    except OSError as error:
+        raise full_disk(kept, error) from error
+
+
+def _write_adapter(folder: Path, model: Any) -> Path:
+    path = folder / "adapters.safetensors"
+    _write(path, dict(tree_flatten(model.trainable_parameters())), {"format": "mlx"})
+    return path
+
+
 def _write(path: Path, arrays: dict[str, Any], metadata: dict[str, str] | None = None) -> None:
     """MLX says of a full disk only that it could not write."""
     try:
-        mx.save_safetensors(str(path), arrays, metadata or {})
+        # sorted: MLX writes in the order it is given, and a restored state has another than a fresh one
+        mx.save_safetensors(str(path), dict(sorted(arrays.items())), metadata or {})
     except RuntimeError as error:
         raise OSError(errno.ENOSPC, f"{path.name} could not be written: {error}") from error
 
@@ -73,7 +115,7 @@ def save(
     Raises:
         LimitError: the disk has no room for it; the earlier ones are untouched.
     """
-    target = run / "checkpoints" / f"step-{step:06d}"
+    target = at(run, step)
     if not target.exists():
         parameters = sum(value.size for _, value in tree_flatten(model.trainable_parameters()))
         require_space(target.parent, size_bytes(parameters), min_free_gb, f"The checkpoint after step {step}")
@@ -117,6 +159,16 @@ def _flush(path: Path) -> None:
 
 def _all(run: Path) -> list[Path]:
     return sorted(path for path in (run / "checkpoints").glob("step-*") if (path / "progress.json").is_file())
+
+
+def at(run: Path, step: int) -> Path:
+    """Where the checkpoint after `step` steps lies, or would."""
+    return run / "checkpoints" / f"step-{step:06d}"
+
+
+def step_of(folder: Path) -> int:
+    """The steps after which a checkpoint was taken."""
+    return int(folder.name.removeprefix("step-"))
 
 
 def best(run: Path) -> str:

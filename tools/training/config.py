@@ -4,20 +4,31 @@
 
 A config refuses unknown keys and contradictions when it is made. A step is `batch_size` rows; they pass through the
 model in packs of at most `pack_tokens` tokens whose gradients are added up, so memory is decided by the pack and the
-result by the batch. Fields in RESUMABLE change neither rows nor numbers, so a resumed run may change them.
+result by the batch. Fields in RESUMABLE change neither rows nor numbers, so a resumed run may change them; `epochs` it
+may lower, to end sooner.
 """
 
+import difflib
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    IPvAnyAddress,
+    ValidationError,
+    field_serializer,
+    model_validator,
+)
 
 from tools.errors import InputError, NotFoundError
 
 _PRESETS = Path(__file__).with_name("presets")
 # Shorter names, which scripts may keep using.
 ALIASES = {"embedded": "smollm2-135m", "qwen2.5-coder-7b": "qwen2.5-coder-7b-m1max"}
+ARGUMENTS = ("dataset", "preset")  # of a call, and so no settings
 RESUMABLE = (
     "pack_tokens",
     "gradient_checkpointing",
@@ -25,6 +36,7 @@ RESUMABLE = (
     "save_every",
     "keep_checkpoints",
     "auto_resume",
+    "epochs",
 )
 Target = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 ALL_LINEARS: tuple[Target, ...] = get_args(Target)
@@ -72,7 +84,20 @@ class TrainingConfig(BaseModel):
         int, Field(ge=0, le=100, description="how often it goes on by itself after its worker died; 0: never")
     ] = 0
     seed: Annotated[int, Field(ge=0, lt=2**32, description="of the data order and LoRA's start")] = 42
-    memory_limit_gb: Annotated[float, Field(gt=0, le=4096, description="the worker saves and stops before it")] = 16.0
+    memory_limit_gb: Annotated[
+        float, Field(gt=0, le=4096, description="of all its processes on a machine; it saves and stops before it")
+    ] = 16.0
+    nproc: Annotated[
+        int, Field(ge=1, le=64, description="processes on each machine, which share the rows of every step")
+    ] = 1
+    hosts: Annotated[
+        list[IPvAnyAddress],
+        Field(max_length=64, description="addresses of the machines, this one first; empty: this one alone"),
+    ] = []
+
+    @field_serializer("hosts")
+    def _plain(self, hosts: list[IPvAnyAddress]) -> list[str]:
+        return [str(host) for host in hosts]
 
     @model_validator(mode="after")
     def _consistent(self) -> "TrainingConfig":
@@ -82,7 +107,16 @@ class TrainingConfig(BaseModel):
             )
         if len(set(self.targets)) < len(self.targets):
             raise ValueError(f"targets names a matrix twice: {', '.join(self.targets)}")
+        if self.batch_size < self.processes:
+            raise ValueError(
+                f"batch_size ({self.batch_size}) must hold at least one row for each of {self.processes} processes"
+            )
         return self
+
+    @property
+    def processes(self) -> int:
+        """How many train together, on all machines."""
+        return self.nproc * max(1, len(self.hosts))
 
     @property
     def scale(self) -> float:
@@ -124,7 +158,7 @@ def resumed(config: TrainingConfig, changes: dict[str, Any]) -> TrainingConfig:
     """`config` with `changes` of what a resumed run may change.
 
     Raises:
-        InputError: another field is among them, or a value is out of range.
+        InputError: another field is among them, a value is out of range, or the epochs became more.
     """
     if fixed := sorted(set(changes) - set(RESUMABLE)):
         raise InputError(
@@ -133,19 +167,27 @@ def resumed(config: TrainingConfig, changes: dict[str, Any]) -> TrainingConfig:
             "leave the others out, or start a new training",
         )
     try:
-        return TrainingConfig.model_validate({**config.model_dump(), **changes})
+        changed = TrainingConfig.model_validate({**config.model_dump(), **changes})
     except ValidationError as error:
         raise InputError(describe(error), "give values in range") from error
+    if changed.epochs > config.epochs:
+        raise InputError(
+            f"A run that goes on may end sooner than after its {config.epochs:g} epochs, not later; got "
+            f"{changed.epochs:g}: its rate has come down already.",
+            "give fewer epochs, or start a new training",
+        )
+    return changed
 
 
 def describe(error: ValidationError) -> str:
     """What a pydantic error says, in one sentence a field: expected what, got what."""
-    known = ", ".join(TrainingConfig.model_fields)
+    known = ", ".join(field for field in TrainingConfig.model_fields if field not in ARGUMENTS)
     parts = []
     for problem in error.errors(include_url=False):
         field = ".".join(str(part) for part in problem["loc"]) or "config"
         if problem["type"] == "extra_forbidden":
-            parts.append(f"{field} is not a setting (known: {known})")
+            near = difflib.get_close_matches(field, TrainingConfig.model_fields, 1)
+            parts.append(f"{field} is not a setting (known: {known}{f'; did you mean {near[0]}?' if near else ''})")
         else:
             parts.append(f"{field}: {problem['msg'].lower()}, got {problem['input']!r:.80}")
     return "; ".join(parts) + "."

@@ -1,6 +1,7 @@
 """What a run writes while it goes on: a line a step, the same for TensorBoard, and at the end its profile.
 
-runs/ID/  metrics.jsonl    step, loss, valid_loss, learning_rate, gradient_norm, tokens_per_second, memory, time
+runs/ID/  metrics.jsonl    step, loss, valid_loss, learning_rate, gradient_norm, tokens, tokens_per_second (of the
+                           last ten steps), memory, time
           tensorboard/     the same scalars; `tensorboard --logdir RUN/tensorboard` shows them
           profile.json     CPU, memory, disk, time by what took it, time per step, tokens
 
@@ -9,18 +10,19 @@ read_metrics(run)          # the lines, without the one that a kill cut short
 """
 
 import json
-import resource
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import psutil
 
 from tools.files import write_text
+from tools.training.memory import high_water_gb
 
+_FLUSH_SECONDS = 10.0
 _GROUPS = {
     "loss": "loss/train",
     "valid_loss": "loss/valid",
@@ -47,6 +49,13 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
     return lines
 
 
+def thinned(lines: list[dict[str, Any]], most: int) -> list[dict[str, Any]]:
+    """About `most` lines taken evenly, as many of those with a validation loss, and the last."""
+    rated = [place for place, line in enumerate(lines) if "valid_loss" in line]
+    kept = {*range(0, len(lines), -(-len(lines) // most) or 1), *rated[:: -(-len(rated) // most) or 1]}
+    return [line for place, line in enumerate(lines) if place in kept or place == len(lines) - 1]
+
+
 class Metrics:
     """The open files of a run's figures. TensorBoard's are written where tensorboardX is installed."""
 
@@ -58,26 +67,47 @@ class Metrics:
             write_text(self.path, "".join(json.dumps(line) + "\n" for line in kept))
         else:
             self.path.unlink(missing_ok=True)
-        self._board: Any = None
-        try:
-            from tensorboardX import SummaryWriter
-        except ImportError:
-            return
-        self._board = SummaryWriter(str(run / "tensorboard"), purge_step=done + 1, flush_secs=10)
+        self._board = _Board(run / "tensorboard", done) if find_spec("tensorboardX") else None
 
     def write(self, line: dict[str, Any]) -> None:
         """Append a step's figures."""
         with self.path.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(line) + "\n")
         if self._board is not None:
-            for key, name in _GROUPS.items():
-                if key in line:
-                    self._board.add_scalar(name, line[key], line["step"])
+            self._board.write(line["step"], {name: line[key] for key, name in _GROUPS.items() if key in line})
 
     def close(self) -> None:
         """Flush and close."""
         if self._board is not None:
             self._board.close()
+
+
+class _Board:
+    """A TensorBoard file, written here and now: tensorboardX's own writer does it in a thread that a full disk ends,
+    and whoever writes then waits for it for ever."""
+
+    def __init__(self, folder: Path, done: int) -> None:
+        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto.event_pb2 import Event, SessionLog
+
+        folder.mkdir(exist_ok=True)
+        self._file = EventsWriter(str(folder / "events"), f".{done}")  # a second may hold two
+        self._flushed = time.monotonic()
+        # what an earlier file says beyond step `done` is not to be shown
+        self._file.write_event(Event(step=done + 1, session_log=SessionLog(status=SessionLog.START)))
+
+    def write(self, step: int, scalars: dict[str, float]) -> None:
+        from tensorboardX.proto.event_pb2 import Event
+        from tensorboardX.proto.summary_pb2 import Summary
+
+        values = [Summary.Value(tag=name, simple_value=value) for name, value in scalars.items()]
+        self._file.write_event(Event(wall_time=time.time(), step=step, summary=Summary(value=values)))
+        if time.monotonic() - self._flushed > _FLUSH_SECONDS:
+            self._file.flush()
+            self._flushed = time.monotonic()
+
+    def close(self) -> None:
+        self._file.close()
 
 
 class Clock:
@@ -105,10 +135,11 @@ def profile(run: Path, clock: Clock, peak_memory_gb: float) -> dict[str, Any]:
     process = psutil.Process()
     times = process.cpu_times()
     lines = read_metrics(run)
-    steps = sorted(line["step_seconds"] for line in lines if "step_seconds" in line) or [0.0]
+    timed = [line for line in lines if "step_seconds" in line]
+    steps = sorted(line["step_seconds"] for line in timed) or [0.0]
+    tokens = sum(line.get("tokens", 0) for line in timed)
     spent = {f"{name}_seconds": round(seconds, 3) for name, seconds in clock.seconds.items()}
     total = clock.total
-    largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     written = process.io_counters().write_bytes if hasattr(process, "io_counters") else None
     return {
         "seconds": round(total, 3),
@@ -116,9 +147,12 @@ def profile(run: Path, clock: Clock, peak_memory_gb: float) -> dict[str, Any]:
         "other_seconds": round(total - sum(clock.seconds.values()), 3),
         "cpu_seconds": round(times.user + times.system, 3),
         "cpus_used": round((times.user + times.system) / max(total, 1e-9), 2),
-        "peak_memory_gb": round(max(peak_memory_gb, largest / 1e9), 3),
+        "peak_memory_gb": round(max(peak_memory_gb, high_water_gb()), 3),
         "disk_written_mb": round(written / 1e6, 1) if written is not None else None,
         "run_size_mb": round(sum(p.stat().st_size for p in run.rglob("*") if p.is_file()) / 1e6, 1),
+        "steps": len(lines),
+        "tokens": tokens,
+        "tokens_per_second": round(tokens / max(sum(steps), 1e-9), 1),
         "step_seconds_mean": round(sum(steps) / len(steps), 4),
         "step_seconds_p50": round(steps[len(steps) // 2], 4),
         "step_seconds_p95": round(steps[round(0.95 * (len(steps) - 1))], 4),

@@ -8,7 +8,7 @@ every row attends to it and to itself. Under a causal mask this is the same func
 same gradients, and for short rows nearly twice as fast. The linear layers see all tokens at once; attention is done
 row by row, so there is no T×T mask either.
 
-Works on the models of mlx-lm that have the Llama layout: Llama, Qwen2, Qwen3, Mistral, SmolLM2.
+Works on the models of mlx-lm that compute what Llama does (`tools.training.ways.PACKED`).
 """
 
 from collections.abc import Sequence
@@ -19,11 +19,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from tools.data.tokens import EncodedRow
-from tools.errors import InputError
-
-# The layout of attention and block that `forward` computes; a model that has more parts than these is refused.
-_ATTENTION = {"q_proj", "k_proj", "v_proj", "o_proj", "rope", "q_norm", "k_norm"}
-_BLOCK = {"self_attn", "mlp", "input_layernorm", "post_attention_layernorm"}
+from tools.training.ways import PACKED
 
 
 @dataclass(frozen=True)
@@ -42,17 +38,9 @@ class Pack:
         return len(self.tokens) - self.prefix - sum(end - begin for begin, end in self.spans)
 
 
-def check_layout(model: Any) -> None:
-    """Raise InputError when `model` has not the Llama layout."""
-    layer = model.layers[0]
-    parts = set(layer.children())
-    inner = {name for name, part in layer.self_attn.children().items() if part} if "self_attn" in parts else set()
-    if not parts >= _BLOCK or parts - _BLOCK or inner - _ATTENTION or getattr(layer, "use_sliding", False):
-        raise InputError(
-            f"Expected a base of the Llama layout (Llama, Qwen2, Qwen3, Mistral, SmolLM2), got {model.model_type} "
-            f"with {sorted(parts | inner)}.",
-            "use one of those as base",
-        )
+def fits(model: Any) -> bool:
+    """Whether `logits` computes what this model does: its type is known, and no layer looks back only so far."""
+    return model.model_type in PACKED and not any(getattr(layer, "use_sliding", False) for layer in model.layers)
 
 
 def common_prefix(rows: Sequence[EncodedRow]) -> int:
@@ -81,17 +69,41 @@ def make_pack(rows: Sequence[EncodedRow]) -> Pack:
     return Pack(tokens, prefix, spans, read, target)
 
 
-def packs_of(rows: Sequence[EncodedRow], pack_tokens: int) -> list[Pack]:
-    """The rows of one step, in as few packs of at most `pack_tokens` tokens as their order allows."""
-    packs: list[list[EncodedRow]] = []
+def lanes(device: str, unpacks: bool = False) -> int:
+    """How many packs pass through a model side by side.
+
+    MLX does a stream's elementwise work on one thread of a CPU, while its matrix products take all. Two packs on two
+    streams, each with half of the threads, keep a small machine busy throughout. It is two whatever the machine, so
+    that a result does not depend on its cores; one where weights are unpacked for each pack's products.
+    """
+    return 2 if device == "cpu" and not unpacks else 1
+
+
+def groups_of(rows: Sequence[EncodedRow], pack_tokens: int, lanes: int = 1, alone: bool = False) -> list[list[Pack]]:
+    """The rows of one step, in as few groups of at most `pack_tokens` tokens as their order allows. A group passes
+    through the model at once, as up to `lanes` packs of about the same size; `alone` puts each row in a pack and group
+    of its own, for models that are known to take nothing else."""
+    if alone:
+        return [[make_pack([row])] for row in rows]
+    groups: list[list[EncodedRow]] = []
     size = 0
     for row in rows:
-        if not packs or size + len(row.ids) > pack_tokens:
-            packs.append([])
+        if not groups or size + len(row.ids) > pack_tokens:
+            groups.append([])
             size = 0
-        packs[-1].append(row)
+        groups[-1].append(row)
         size += len(row.ids)
-    return [make_pack(group) for group in packs]
+    return [[make_pack(part) for part in _split(group, lanes)] for group in groups]
+
+
+def _split(rows: list[EncodedRow], lanes: int) -> list[list[EncodedRow]]:
+    """The rows in up to `lanes` parts: the longest first, each to the part that has fewest tokens."""
+    if lanes == 1:
+        return [rows]
+    parts: list[list[EncodedRow]] = [[] for _ in range(min(lanes, len(rows)))]
+    for row in sorted(rows, key=lambda row: -len(row.ids)):
+        min(parts, key=lambda part: sum(len(other.ids) for other in part)).append(row)
+    return parts
 
 
 def _attention(attention: Any, x: mx.array, pack: Pack) -> mx.array:

@@ -1,6 +1,7 @@
-"""Which rows a step takes and at which rate: pure functions of the config, the seed and the step.
+"""Which rows a step and an evaluation take, and at which rate: pure functions of the config, the seed and the step.
 
 batch_places(100, config, step=3)     # the places of step 3's rows among 100
+valid_places(437, seed=42)            # those of the rows that the validation loss is measured on
 learning_rate(config, step=3, steps=40)
 """
 
@@ -8,6 +9,8 @@ import math
 import random
 
 from tools.training.config import TrainingConfig
+
+VALID_ROWS = 32  # the validation loss is measured on at most so many rows
 
 
 def data_order(rows: int, seed: int, epoch: int) -> list[int]:
@@ -22,6 +25,16 @@ def batch_places(rows: int, config: TrainingConfig, step: int) -> list[int]:
     places = range(step * config.batch_size, (step + 1) * config.batch_size)
     orders = {epoch: data_order(rows, config.seed, epoch) for epoch in {p // rows for p in places}}
     return [orders[p // rows][p % rows] for p in places]
+
+
+def valid_places(rows: int, seed: int) -> list[int]:
+    """The places of at most VALID_ROWS rows, taken evenly over a split of `rows` from a beginning that the seed gives.
+
+    A split stands in the order of its kinds, so its first rows would be of one kind.
+    """
+    count = min(rows, VALID_ROWS)
+    begin = random.Random(f"{seed}:valid").randrange(max(rows, 1))
+    return [(number * rows + begin) // count for number in range(count)]
 
 
 def step_count(rows: int, config: TrainingConfig) -> int:

@@ -9,7 +9,7 @@ import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
 
@@ -20,6 +20,9 @@ from tools.jobs.record import now
 from tools.models.bases import BaseInfo, source
 from tools.models.blas import use_fast_blas
 from tools.training.config import TrainingConfig
+
+if TYPE_CHECKING:  # it loads MLX
+    from tools.training.passes import Passes
 
 _PACKAGES = ("looptune", "mlx", "mlx-cpu", "mlx-lm", "numpy", "tokenizers", "transformers", "scipy-openblas32")
 _SAME = ("dataset_sha256", "train_sha256", "valid_sha256", "base_sha256")
@@ -37,13 +40,15 @@ def versions() -> dict[str, str]:
 
 
 def describe_setup(
-    config: TrainingConfig, info: BaseInfo, base: Path, manifest: Manifest, device: str
+    config: TrainingConfig, info: BaseInfo, base: Path, manifest: Manifest, device: str, passes: "Passes"
 ) -> dict[str, Any]:
-    """All that decides the run."""
+    """All that decides the run, and by which way its packs pass through the model."""
     return {
         "config": config.model_dump(),
         "versions": versions(),
         "device": device,
+        "way": passes.way,
+        "lanes": passes.lanes,
         "blas": use_fast_blas(),
         "machine": {
             "system": platform.platform(),
@@ -85,4 +90,8 @@ def keep_setup(run: Path, setup: dict[str, Any]) -> list[str]:
         f"{name} was {begun['versions'].get(name)} and is {setup['versions'].get(name)}"
         for name in sorted(packages)
         if begun["versions"].get(name) != setup["versions"].get(name)
-    ] + [f"{name} was {begun[name]} and is {setup[name]}" for name in ("device", "blas") if begun[name] != setup[name]]
+    ] + [
+        f"{name} was {begun.get(name)} and is {setup[name]}"
+        for name in ("device", "blas", "way", "lanes")
+        if begun.get(name) != setup[name]
+    ]

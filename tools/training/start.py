@@ -8,12 +8,13 @@ from typing import Any
 
 from tools.data.datasets import read_split
 from tools.errors import ConflictError, NotFoundError
-from tools.files import write_json
+from tools.files import write_bytes, write_json
 from tools.jobs import record
 from tools.jobs.process import spawn
 from tools.jobs.queue import start_keeper, tend
 from tools.models.bases import require_base
 from tools.training.config import RESUMABLE, TrainingConfig, resumed
+from tools.training.parallel import check_hosts
 from tools.workspace import Workspace
 
 
@@ -22,13 +23,14 @@ def start_training(workspace: Workspace, config: TrainingConfig, idempotency_key
     many clients call at once.
 
     Raises:
-        NotFoundError, MissingError: no such dataset or base, or a base that may not be fetched.
+        NotFoundError, MissingError: no such dataset or base, or a base or a machine that may not be used.
         CheckError: the dataset is not valid.
         ConflictError: the key was used for something else.
         LimitError: the disk is full.
     """
     read_split(workspace, config.dataset)
     require_base(workspace, config.base)
+    check_hosts(workspace, config)
     job, new = record.create(workspace, "train", config.dataset, config.model_dump(), idempotency_key)
     if new or not (job.folder / "pid.json").exists():  # whoever made it may have died before it was started
         record.start(workspace, job)
@@ -43,7 +45,8 @@ def resume_training(workspace: Workspace, run: str, changes: dict[str, Any] | No
 
     Args:
         changes: settings that alter neither rows nor numbers (tools.training.config.RESUMABLE), such as a lower
-            `pack_tokens` after a stop at the memory limit.
+            `pack_tokens` after a stop at the memory limit; or fewer `epochs`, with which it ends sooner, and at once
+            where it is further already.
 
     Raises:
         NotFoundError: no such run, or it is no training.
@@ -65,6 +68,7 @@ def resume_training(workspace: Workspace, run: str, changes: dict[str, Any] | No
         if changes:
             config = resumed(config, changes)
             write_json(folder / "changes.json", {name: getattr(config, name) for name in RESUMABLE})
+        write_bytes(folder / "spare", b"\0" * record.SPARE_BYTES)
         job.save(
             state="queued",
             message="queued again",
