@@ -1,6 +1,8 @@
 # The two commands of the README, and the pieces they are made of. Everything runs in the project's own .venv.
 PYTHON ?= python3
 BIN := .venv/bin
+# two workers, a file's tests on one of them; more would need more than 8 GB of memory
+PYTEST := $(BIN)/python -P -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: demo test setup check quick format docs site bundle clean
 
@@ -8,7 +10,7 @@ demo: setup
 	$(BIN)/looptune demo
 
 test: setup check
-	$(BIN)/python -P -m pytest
+	$(PYTEST) --durations=30 --durations-min=10
 
 setup:
 	@$(PYTHON) bootstrap.py
@@ -21,7 +23,7 @@ check: setup
 
 # the everyday suite: everything but the tests marked slow
 quick: setup
-	$(BIN)/python -P -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 format: setup
 	$(BIN)/ruff format .

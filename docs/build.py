@@ -151,6 +151,7 @@ def _presets() -> str:
     recipes = {name: preset_keys(name) for name in names}
     schema = TrainingConfig.model_json_schema()
     fields = {name: field for name, field in schema["properties"].items() if name not in ("preset", "dataset")}
+    resuming = dict.fromkeys(RESUMABLE, " (may change on resuming)") | {"epochs": " (may be lowered on resuming)"}
     also = ", ".join(f"`{alias}` stands for `{name}`" for alias, name in ALIASES.items())
     values = [
         (f"`{name}`", *(f"`{_plain(recipe[name])}`" if name in recipe else "" for recipe in recipes.values()))
@@ -162,7 +163,7 @@ def _presets() -> str:
             f"`{name}`",
             _type(field, schema),
             f"`{_plain(field['default'])}`" if "default" in field else "required",
-            _line(field.get("description", "")) + (" (may change on resuming)" if name in RESUMABLE else ""),
+            _line(field.get("description", "")) + resuming.get(name, ""),
         )
         for name, field in fields.items()
     ]

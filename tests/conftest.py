@@ -24,15 +24,29 @@ from tools.models.blas import use_fast_blas
 from tools.settings import Settings
 from tools.workspace import Workspace
 
+LONGEST = ["test_demo", "test_docs"]  # filled after measuring
 TERM = {"term": "soft hold", "meaning": "a reservation that lapses by itself after 15 minutes"}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Of several workers (`-n`), each keeps to its share of the cores: two that compute on all of them, in threads that
+    wait for one another by spinning, take many times as long as one after the other."""
+    worker = getattr(config, "workerinput", None)
+    if worker and hasattr(os, "sched_setaffinity"):
+        number, count = int(worker["workerid"].removeprefix("gw")), worker["workercount"]
+        share = sorted(os.sched_getaffinity(0))[number::count]
+        if share:
+            os.sched_setaffinity(0, share)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What needs an exported model is slow: the first such test waits for a training, an export and a gate."""
+    """What needs an exported model is slow: the first such test waits for a training, an export and a gate. The files
+    that take longest come first, so that no worker is left alone with one of them at the end."""
     for item in items:
         if "exported_home" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.slow)
+    items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
 
 
 @pytest.fixture(autouse=True)
