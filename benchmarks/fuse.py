@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from tools.errors import CheckError
-from tools.export.agreement import compare, require_agreement
+from tools.export.agreement import Agreement, compare, require_agreement
 from tools.export.fuse import fuse
 from tools.files import write_json
 from tools.models.bases import TINY, base_folder
@@ -37,14 +37,14 @@ from tools.training.setup import versions
 from tools.workspace import Workspace
 
 LIMIT_GB, BASE, RANK, TOKENS, BITS, GROUP = 10.0, "qwen2.5-coder-7b-instruct-4bit", 16, 64, 4, 64
+SHAPE = known_shape(BASE)
+assert SHAPE is not None
 SPREAD = 0.02  # of the adapter's B, so that fusing moves most matrices by a seventh of their spread
 
 
 def linears() -> dict[str, tuple[int, int]]:
     """The linear matrices of a layer, (out, in)."""
-    shape = known_shape(BASE)
-    assert shape is not None
-    width, inner, kv = shape.hidden_size, shape.intermediate_size, shape.kv_size
+    width, inner, kv = SHAPE.hidden_size, SHAPE.intermediate_size, SHAPE.kv_size
     sizes = {"q_proj": (width, width), "k_proj": (kv, width), "v_proj": (kv, width), "o_proj": (width, width)}
     sizes |= {"gate_proj": (inner, width), "up_proj": (inner, width), "down_proj": (width, inner)}
     assert sizes.keys() == set(ALL_LINEARS)
@@ -56,8 +56,6 @@ def tensors(layers: int) -> Iterator[dict[str, Any]]:
     import mlx.core as mx
     import numpy as np
 
-    shape = known_shape(BASE)
-    assert shape is not None
     dice = np.random.default_rng(0)
 
     def packed(name: str, out: int, into: int) -> dict[str, Any]:
@@ -74,11 +72,11 @@ def tensors(layers: int) -> Iterator[dict[str, Any]]:
             if name[-6:] in ("q_proj", "k_proj", "v_proj"):
                 layer[f"{prefix}.{name}.bias"] = mx.zeros(out, dtype=mx.float16)
         for norm in ("input_layernorm", "post_attention_layernorm"):
-            layer[f"{prefix}.{norm}.weight"] = mx.ones(shape.hidden_size, dtype=mx.float16)
+            layer[f"{prefix}.{norm}.weight"] = mx.ones(SHAPE.hidden_size, dtype=mx.float16)
         yield layer
-    yield packed("model.embed_tokens", shape.vocab_size, shape.hidden_size)
-    yield packed("lm_head", shape.vocab_size, shape.hidden_size)
-    yield {"model.norm.weight": mx.ones(shape.hidden_size, dtype=mx.float16)}
+    yield packed("model.embed_tokens", SHAPE.vocab_size, SHAPE.hidden_size)
+    yield packed("lm_head", SHAPE.vocab_size, SHAPE.hidden_size)
+    yield {"model.norm.weight": mx.ones(SHAPE.hidden_size, dtype=mx.float16)}
 
 
 def build(folder: Path, layers: int) -> None:
@@ -87,8 +85,6 @@ def build(folder: Path, layers: int) -> None:
     import mlx.core as mx
     import numpy as np
 
-    shape = known_shape(BASE)
-    assert shape is not None
     base, adapter = folder / "base", folder / "adapter"
     shutil.copytree(base_folder(Workspace.open(Settings(home=folder / "home")), TINY), base)
     (base / "model.safetensors").unlink()
@@ -97,13 +93,13 @@ def build(folder: Path, layers: int) -> None:
     config = {
         "architectures": ["Qwen2ForCausalLM"],
         "model_type": "qwen2",
-        "hidden_size": shape.hidden_size,
+        "hidden_size": SHAPE.hidden_size,
         "num_hidden_layers": layers,
-        "intermediate_size": shape.intermediate_size,
-        "num_attention_heads": shape.heads,
-        "num_key_value_heads": shape.kv_size * shape.heads // shape.hidden_size,
+        "intermediate_size": SHAPE.intermediate_size,
+        "num_attention_heads": SHAPE.heads,
+        "num_key_value_heads": SHAPE.kv_size * SHAPE.heads // SHAPE.hidden_size,
         "rms_norm_eps": 1e-6,
-        "vocab_size": shape.vocab_size,
+        "vocab_size": SHAPE.vocab_size,
         "max_position_embeddings": 32768,
         "rope_theta": 1e6,
         "tie_word_embeddings": False,
@@ -141,20 +137,23 @@ def fused(folder: Path) -> dict[str, Any]:
     }
 
 
-def compared(folder: Path, model: str) -> dict[str, Any]:
+def compared(folder: Path, model: str) -> tuple[Agreement, dict[str, Any]]:
     """Compare the logits of base and adapter with those of `model`, on two rows of tokens."""
     import numpy as np
 
-    shape = known_shape(BASE)
-    assert shape is not None
-    rows = np.random.default_rng(2).integers(0, shape.vocab_size, size=(2, TOKENS // 2)).tolist()
+    rows = np.random.default_rng(2).integers(0, SHAPE.vocab_size, size=(2, TOKENS // 2)).tolist()
     began = time.perf_counter()
     found = compare(folder / "base", folder / "adapter", folder / model, [], rows)
-    return {
-        **found.model_dump(),
-        "compare_seconds": round(time.perf_counter() - began, 1),
-        "compare_peak_gb": round(high_water_gb(), 2),
-    }
+    took = round(time.perf_counter() - began, 1)
+    return found, {"compare_seconds": took, "compare_peak_gb": round(high_water_gb(), 2)}
+
+
+def accepted(found: Agreement) -> bool:
+    try:
+        require_agreement(found)
+    except CheckError:
+        return False
+    return True
 
 
 def run(folder: Path, layers: int) -> dict[str, Any]:
@@ -166,34 +165,22 @@ def run(folder: Path, layers: int) -> dict[str, Any]:
 
     alone(build, folder, layers)
     found = alone(fused, folder)
-    agreed = alone(compared, folder, "fused")
-    bare = alone(compared, folder, "base")
-    verdicts = []
-    for one in (agreed, bare):
-        try:
-            require_agreement(_agreement(one))
-            verdicts.append(True)
-        except CheckError:
-            verdicts.append(False)
-    peak = max(found["fuse_peak_gb"], agreed["compare_peak_gb"])
+    agreed, cost = alone(compared, folder, "fused")
+    bare, _ = alone(compared, folder, "base")
+    peak = max(found["fuse_peak_gb"], cost["compare_peak_gb"])
     return {
         "layers": layers,
         **found,
-        **agreed,
-        "same": verdicts[0],
-        "base_alone_refused": not verdicts[1],
+        **agreed.model_dump(),
+        **cost,
+        "same": accepted(agreed),
+        "base_alone_refused": not accepted(bare),
         "limit_gb": LIMIT_GB,
-        "passed": peak < LIMIT_GB and verdicts == [True, False],
+        "passed": peak < LIMIT_GB and accepted(agreed) and not accepted(bare),
         "versions": versions(),
         "machine": f"{os.cpu_count()} × {platform.processor() or platform.machine()}, {platform.platform()}",
         "date": datetime.now(UTC).date().isoformat(),
     }
-
-
-def _agreement(found: dict[str, Any]) -> Any:
-    from tools.export.agreement import Agreement
-
-    return Agreement(**{name: found[name] for name in Agreement.model_fields})
 
 
 def main() -> None:

@@ -24,7 +24,7 @@ from tools.models.blas import use_fast_blas
 from tools.settings import Settings
 from tools.workspace import Workspace
 
-LONGEST = ["test_demo", "test_docs"]  # filled after measuring
+LONGEST = ["test_demo", "test_docs", "test_learning_embedded"]
 TERM = {"term": "soft hold", "meaning": "a reservation that lapses by itself after 15 minutes"}
 
 

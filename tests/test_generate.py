@@ -123,6 +123,7 @@ def test_probes_ask_for_each_alias_and_for_what_a_term_is_not_in_words_that_no_r
     probes = [Probe.model_validate(probe) for probe in term_probes([card], held)]
     families = Counter((probe.family, probe.kind) for probe in probes)
     assert families["alias", "probe"] == 3 and families["mistaken", "probe"] == 2 * len(held.mistaken_questions) > 0
+    assert families["soft-hold", "probe"] >= 20, "the gate lets five points of recall go: one of these"
     for probe in probes:
         if probe.family == "mistaken":
             assert probe.right("No. It is a reservation that lapses.") and not probe.right("Yes, it is.")
@@ -131,6 +132,19 @@ def test_probes_ask_for_each_alias_and_for_what_a_term_is_not_in_words_that_no_r
     asked = {row.provenance.template.partition("/")[2].partition("+")[0] for row in rows if section(row) == "mistaken"}
     assert asked and not asked & forms
     assert len({probe.id for probe in probes}) == len(probes)
+
+
+def test_a_word_of_the_domain_is_not_asked_for_as_a_symbol_is(workspace: Workspace) -> None:
+    phrasings = read_phrasings()
+    only = {question.id: question.only for question in phrasings.questions}
+    sides = []
+    for term, other in (("soft hold", "symbol"), ("E42", "word")):
+        name = generate(workspace, terms=[Term(term=term, meaning="a reservation that lapses")], count=2000).name
+        forms = [row.provenance.template.partition("/")[2].partition("+")[0] for row in rows_of(workspace, name)]
+        asked = Counter(only[form] for form in forms if form in only)
+        assert not asked[other] and asked[None] > 500 and len(asked) == 2
+        sides.append(len(phrasings.questions_of(term)))
+    assert sides[0] == sides[1], "as many rows can be made of a word as of a symbol"
 
 
 def test_a_term_is_not_what_it_is() -> None:

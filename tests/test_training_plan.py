@@ -103,7 +103,7 @@ def test_a_training_stops_at_its_memory_limit_keeps_a_checkpoint_and_goes_on_as_
 ) -> None:
     """Its packs are too large, which the estimate is not asked for here; the suggested ones are small enough."""
     name = dataset(200)
-    job = job_of(with_bases, name, memory_limit_gb=1.0, **WIDE)
+    job = job_of(with_bases, name, memory_limit_gb=0.85, **WIDE)
     assert subprocess.run([sys.executable, "-P", "-c", UNFORESEEN, job.folder]).returncode == 1
     state = record.read(job.folder)
     assert state.state == "stopped" and state.reason.startswith("memory limit: the training came to "), state.reason

@@ -9,7 +9,7 @@ A broken card is refused with its file, line and reason.
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -69,8 +69,14 @@ class DefinitionCard(BaseModel):
     negatives: list[Exchange] = []
 
 
+def is_number(term: str) -> bool:
+    """Whether a term has a digit in it."""
+    return any(letter.isdigit() for letter in term)
+
+
 class Phrasing(BaseModel):
-    """One Jinja2 template with an id of its own; the language of the code it is about, and how hard it is."""
+    """One Jinja2 template with an id of its own; the language of the code it is about, how hard it is, and the sort of
+    term it is only for."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -78,6 +84,7 @@ class Phrasing(BaseModel):
     text: Text
     language: Language = "text"
     difficulty: Difficulty = "basic"
+    only: Literal["symbol", "word"] | None = None
 
 
 class CodePhrasing(Phrasing):
@@ -111,6 +118,11 @@ class Phrasings(BaseModel):
     plain_meanings: list[Text]
     other_project_questions: list[Phrasing]
     other_project_answers: list[Phrasing]
+
+    def questions_of(self, term: str) -> list[Phrasing]:
+        """The questions that fit `term`: one with a digit in it is a symbol, any other a word."""
+        unfit = "word" if is_number(term) else "symbol"
+        return [question for question in self.questions if question.only != unfit]
 
 
 class GeneralRows(BaseModel):

@@ -16,6 +16,7 @@ from tools.data.cards import (
     Phrasing,
     Phrasings,
     held_out,
+    is_number,
     read_general,
     read_phrasings,
 )
@@ -44,7 +45,7 @@ _PLAIN = Metadata(preservation_level="flexible", modification_policy="preserve_i
 def card_of(term: Term, phrasings: Phrasings) -> DefinitionCard:
     """A card for a term that came without one: near misses of its own sort, numbers for a number."""
     defaults = phrasings.defaults
-    others = defaults.numbers if any(c.isdigit() for c in term.term) else defaults.words
+    others = defaults.numbers if is_number(term.term) else defaults.words
     return DefinitionCard(
         **term.model_dump(),
         rule_compliance=["definition:domain_term"],
@@ -163,22 +164,22 @@ def _sections(
         return rows
 
     base = {"term": card.term, "meaning": card.meaning}
+    every = phrasings.questions_of(card.term)
     recall: list[Example] = []
     for spelling in (card.term, *card.aliases):
-        every = phrasings.questions
         some = every if spelling == card.term else dice.sample(every, len(every) // 3)
         recall += asked(some, phrasings.answers, "questions", metadata, ({**base, "term": spelling} for _ in some))
     other_terms: list[Example] = []
     for _ in range(5 if near else 0):  # each phrasing with five other terms, when so many are asked for
         dice.shuffle(near)
         other_terms += asked(
-            phrasings.questions,
+            every,
             phrasings.answers,
             "other_term",
             _PLAIN,
             (
                 {"term": near[i % len(near)], "meaning": dice.choice(phrasings.plain_meanings)}
-                for i in range(len(phrasings.questions))
+                for i in range(len(every))
             ),
         )
     places = card.other_projects[:]

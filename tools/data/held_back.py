@@ -22,7 +22,7 @@ from tools.data.similar import find_alike, find_similar
 from tools.settings import shipped_data
 from tools.workspace import slug
 
-SHARE = 0.1
+SHARE = 0.11  # so that a term has at least 20 probes, of which the gate lets one be lost
 APART = 0.45  # cosine from which a phrasing is too much like another to be held back
 MOST = 120  # probes of recall in a set, for all its terms together
 _GENERAL = {"general": 12, "code": 8}  # shipped controls that go into every set
@@ -48,7 +48,10 @@ def _choose(phrasings: Sequence[Phrasing]) -> list[Phrasing]:
     """A share of the phrasings that are unlike all others, in an order that their ids decide."""
     lonely = _lonely(tuple(render(one, _SAMPLE) for one in phrasings))
     ranked = sorted(lonely, key=lambda i: hashlib.sha256(phrasings[i].id.encode()).digest())
-    chosen = set(ranked[: round(SHARE * len(phrasings))])
+    chosen: set[int] = set()
+    for sort in dict.fromkeys(one.only for one in phrasings):  # the same share of each
+        of_sort = [i for i, one in enumerate(phrasings) if one.only == sort]
+        chosen.update([i for i in ranked if i in of_sort][: round(SHARE * len(of_sort))])
     return [one for i, one in enumerate(phrasings) if i in chosen]
 
 
@@ -78,7 +81,8 @@ def _of_term(card: DefinitionCard, held: Phrasings, dice: random.Random, each: i
         probe = {"id": f"{name}-{len(probes) + 1:03d}-{question.id}", "family": family, "kind": kind}
         probes.append({**probe, "prompt": prompt, "graders": [grader]})
 
-    questions = dice.sample(held.questions, min(each, len(held.questions)))
+    fitting = held.questions_of(card.term)
+    questions = dice.sample(fitting, min(each, len(fitting)))
     places = dice.sample(held.other_project_questions, min(each, len(held.other_project_questions)))
     taught = {spelling.casefold() for spelling in (card.term, *card.aliases)}
     near = [other for other in card.near_misses if other.casefold() not in taught]
