@@ -111,7 +111,7 @@ def test_a_stopped_training_ends_where_it_stands_when_it_is_given_fewer_epochs(
     resume_training(with_bases, job.id, {"epochs": 0.01})
     ended = record.wait(job.folder, 120)
     assert ended.state == "finished", record.log_tail(job.folder)
-    assert ended.result["steps"] == ended.step == stopped.step == ended.result["best_step"]
+    assert ended.result["steps"] == ended.step == ended.total == stopped.step == ended.result["best_step"]
     assert ended.result["valid_loss"] != ended.result["valid_loss_before"]
     assert (job.folder / "adapter" / "adapters.safetensors").is_file()
     require_exportable(with_bases, ExportConfig(run=job.id, name="holds"))

@@ -125,7 +125,8 @@ class Trainer:
             elif not self.progress["begun"] and (
                 done > self.steps or (done == self.steps and self.progress["best_loss"] is None)
             ):
-                self._validate(done)  # it was asked to end where it stands
+                self.job.state.total = done  # it was asked to end where it stands
+                self._validate(done)
                 self._save(done)
             while self.progress["begun"] or (done < self.steps and not self._patience_is_over()):
                 if not self.progress["begun"]:
