@@ -152,16 +152,16 @@ def test_a_training_may_never_take_more_than_the_machine_or_its_container_can_gi
     assert memory.machine_gb() == whole
     older.write_text(f"{2**62}\n")  # how the older kind says that there is none
     assert memory.machine_gb() == whole
-    container.write_text("700000000\n")
-    assert memory.machine_gb() == 0.7
-    assert (memory.bound_gb(16), memory.bound_gb(0.5)) == (pytest.approx(0.63), 0.5)
+    container.write_text("600000000\n")
+    assert memory.machine_gb() == 0.6
+    assert (memory.bound_gb(16), memory.bound_gb(0.5)) == (pytest.approx(0.54), 0.5)
     config = preset("tiny", dataset=dataset(), memory_limit_gb=16)
     plan = plan_training(with_bases, config)
-    assert plan.limit_gb == 0.63 and not plan.fits
+    assert plan.limit_gb == 0.54 and not plan.fits
     job = record.create(with_bases, "train", "x", config.model_dump())[0]
     assert do_job(job.folder) == 1
     state = record.read(job.folder)
-    assert state.state == "stopped" and "0.63 GB is its limit" in state.reason, state.reason
+    assert state.state == "stopped" and "0.54 GB is its limit" in state.reason, state.reason
 
 
 def test_a_limit_below_what_the_base_takes_stops_before_the_first_step(
