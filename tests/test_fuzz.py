@@ -133,7 +133,7 @@ def test_every_reply_is_a_result_or_a_refusal(
     given_arguments = data.draw(st.one_of(fitting(tool), fitting(tool), wrong(tool)))
 
     async def call() -> Any:
-        with anyio.fail_after(45):
+        with anyio.fail_after(120):
             return await client.call_tool(tool, given_arguments)
 
     try:

@@ -61,7 +61,7 @@ def test_what_is_installed_starts_the_server_and_goes_again(host: str) -> None:
     assert os.access(entry["command"], os.X_OK) and entry["env"]["LOOPTUNE_HOME"] == os.environ["LOOPTUNE_HOME"]
     hello = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}}
     answer = subprocess.run(
-        [entry["command"], *entry["args"]], env={"PATH": "/usr/bin:/bin", **entry["env"]}, cwd="/", timeout=60,
+        [entry["command"], *entry["args"]], env={"PATH": "/usr/bin:/bin", **entry["env"]}, cwd="/", timeout=120,
         input=json.dumps({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": hello}) + "\n",
         capture_output=True, text=True,
     )  # fmt: skip
@@ -242,7 +242,7 @@ def test_the_registry_entry_fits_its_schema_and_the_project() -> None:
 def test_a_shell_completes_commands_and_names(shell: str) -> None:
     script = subprocess.run(
         [sys.executable, "-P", "-m", "server.cli", "--show-completion", shell], capture_output=True, text=True,
-        env={**os.environ, "_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}, timeout=60,
+        env={**os.environ, "_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}, timeout=120,
     )  # fmt: skip
     assert script.returncode == 0 and re.search(r"complete|compdef", script.stdout), script.stderr
 
@@ -252,5 +252,5 @@ def test_names_in_the_workspace_are_completed(workspace: Workspace) -> None:
         write_json(workspace.datasets / name / "dataset.json", {})
     asked = {"_LOOPTUNE_COMPLETE": "complete_bash", "COMP_WORDS": "looptune open ho", "COMP_CWORD": "2"}
     program = Path(sys.executable).with_name("looptune")
-    done = subprocess.run([program], env={**os.environ, **asked}, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([program], env={**os.environ, **asked}, capture_output=True, text=True, timeout=120)
     assert set(done.stdout.split()) == {"holds", "houses"}, done.stderr

@@ -76,7 +76,7 @@ def test_a_queue_survives_the_death_of_its_workers(with_bases: Workspace, datase
     assert state.state == "queued" and "worker is gone" in state.reason
     assert record.read(first.folder).state == "failed" and "killed" in record.read(first.folder).reason
     assert queue.tend(with_bases) == [waiting.id]
-    assert record.wait(waiting.folder, 90).state == "finished"
+    assert record.wait(waiting.folder, 120).state == "finished"
 
 
 @pytest.mark.slow
@@ -127,7 +127,7 @@ def test_a_shutdown_leaves_queued_jobs_queued_and_lets_a_run_go_on_by_itself(
     record.cancel(running.folder)
     assert record.wait(running.folder, 120).state == "stopped"
     queue.tend(with_bases)
-    assert record.wait(waiting.folder, 90).state == "finished"
+    assert record.wait(waiting.folder, 120).state == "finished"
 
 
 @pytest.mark.slow
@@ -174,7 +174,7 @@ while not pathlib.Path({str(gate)!r}).exists():
     for client in clients:
         assert client.stdout and client.stdout.readline() == "ready\n"
     gate.touch()
-    return [client.communicate(timeout=60)[0].split() for client in clients]
+    return [client.communicate(timeout=120)[0].split() for client in clients]
 
 
 @pytest.mark.slow
@@ -187,7 +187,7 @@ print(job.id, new)
     assert len({run for run, _ in said}) == 1 and sorted(new for _, new in said) == ["False", "False", "False", "True"]
     runs = with_bases.names(with_bases.runs, "state.json")
     assert runs == [said[0][0]]
-    state = record.wait(with_bases.run(runs[0]), 90)
+    state = record.wait(with_bases.run(runs[0]), 120)
     assert state.state == "finished"
     log = (with_bases.run(runs[0]) / "log").read_text()
     assert log.count("step 0: validation loss") == 1, "a second worker was started"
@@ -207,7 +207,7 @@ except LooptuneError as error:
 """
     said = sorted(words for (words,) in at_once(with_bases.home / "go", code))
     assert said == ["ConflictError"] * 3 + [job.id]
-    assert record.wait(job.folder, 90).state == "finished", record.log_tail(job.folder)
+    assert record.wait(job.folder, 120).state == "finished", record.log_tail(job.folder)
     assert (job.folder / "log").read_text().count("resuming after step") == 1, "a second worker was started"
     steps = [line["step"] for line in read_metrics(job.folder)]
     assert steps == list(range(1, 25))

@@ -89,8 +89,8 @@ def test_a_killed_loop_goes_on_where_it_was_adapts_with_a_reason_and_passes(
             if lease.get("pid") == loop.pid and lease["token"]:
                 break
             time.sleep(0.02)
-        second = subprocess.run([*CLI, "next", path], capture_output=True, text=True, timeout=60)
-        out, err = loop.communicate(timeout=300)
+        second = subprocess.run([*CLI, "next", path], capture_output=True, text=True, timeout=120)
+        out, err = loop.communicate(timeout=550)
     assert second.returncode == 1 and "Another loop is at work: holds-0001" in second.stderr, second.stderr
 
     result = json.loads(out)
@@ -136,7 +136,7 @@ def test_a_loop_gives_up_after_as_many_adaptations_as_it_may_make(
     with_bases: Workspace, sprint: Callable[..., str]
 ) -> None:
     path = sprint(criteria=[{"name": "recall", "check": "adapter.recall >= 0.9"}])
-    done = subprocess.run([*CLI, "run", path, "--json"], capture_output=True, text=True, timeout=300)
+    done = subprocess.run([*CLI, "run", path, "--json"], capture_output=True, text=True, timeout=550)
     result = json.loads(done.stdout)
     assert done.returncode == 1 and not result["passed"] and result["state"] == "gave up", done.stderr
     assert result["attempts"] == 2 and "adapted 1 times, as often as it may be" in result["reason"]
@@ -159,7 +159,7 @@ def test_a_dry_run_trains_on_ten_rows(with_bases: Workspace, dataset: Callable[.
 
 def test_a_spent_budget_ends_it_before_a_training_starts(with_bases: Workspace, sprint: Callable[..., str]) -> None:
     path = sprint(criteria=[{"name": "r", "check": "adapter.recall > 0"}], budget={"minutes": 0.0001})
-    done = subprocess.run([*CLI, "run", path, "--json"], capture_output=True, text=True, timeout=100)
+    done = subprocess.run([*CLI, "run", path, "--json"], capture_output=True, text=True, timeout=300)
     assert done.returncode == 1 and "0.0001 minutes of the budget are spent" in json.loads(done.stdout)["reason"]
     assert not with_bases.names(with_bases.runs, "state.json")
 
@@ -200,7 +200,7 @@ def test_a_night_is_skipped_when_what_waits_in_memory_is_not_worth_it(workspace:
     path = tmp_path / "night.yaml"
     rules = {"name": "night", "teach": {"memory": True}, "criteria": [{"name": "r", "check": "adapter.recall > 0"}]}
     path.write_text(yaml.safe_dump(rules))
-    done = subprocess.run([*CLI, "run", str(path), "--json"], capture_output=True, text=True, timeout=100)
+    done = subprocess.run([*CLI, "run", str(path), "--json"], capture_output=True, text=True, timeout=300)
     result = json.loads(done.stdout)
     assert done.returncode == 0 and result["state"] == "skipped", done.stderr
     assert result["reason"].startswith("Nothing is trained tonight: ") and not result["criteria"]

@@ -62,7 +62,7 @@ def python(code: str, workspace: Workspace) -> "subprocess.Popen[str]":
 
 def ended(process: "subprocess.Popen[str]", typed: str = "") -> str:
     """What the process printed, when it ended well."""
-    printed, complaints = process.communicate(typed, timeout=60)
+    printed, complaints = process.communicate(typed, timeout=120)
     assert process.returncode == 0, complaints
     return printed
 

@@ -171,7 +171,7 @@ def test_two_that_make_a_store_at_once_both_get_it(tmp_path: Path) -> None:
         assert maker.stdin is not None
         maker.stdin.write(f"{begin}\n")
         maker.stdin.close()
-    assert [maker.wait(timeout=60) for maker in makers] == [0, 0]
+    assert [maker.wait(timeout=120) for maker in makers] == [0, 0]
 
 
 @pytest.mark.slow
@@ -188,7 +188,7 @@ def test_two_writers_whose_turns_change_keep_each_others_graph(tmp_path: Path) -
     for writer in writers:
         assert writer.stdin is not None
         writer.stdin.close()
-        assert writer.wait(timeout=60) == 0
+        assert writer.wait(timeout=120) == 0
     memory = MemoryStore(workspace)
     assert memory.count() == 2400 and check_index(memory) >= 2400 - 120
     assert list((tmp_path / "memory").glob("*/data_level0.bin"))

@@ -170,7 +170,7 @@ def test_no_secret_of_the_environment_or_of_an_argument_reaches_the_logs(
     answered: set[int] = set()
     while answered != {1, 2, 3, 4}:  # its end of input would make it leave what it has not answered yet
         answered.add(json.loads(server.stdout.readline()).get("id"))
-    _, logged = server.communicate(timeout=60)
+    _, logged = server.communicate(timeout=120)
     assert secret not in logged
     for path in workspace.home.rglob("*") if workspace.home.exists() else ():
         assert not path.is_file() or secret.encode() not in path.read_bytes()

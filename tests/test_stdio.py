@@ -183,7 +183,7 @@ def test_stdout_carries_the_protocol_alone(with_bases: Workspace, tmp_path: Path
     ask = {"name": "ask_model", "arguments": {"prompt": "Hello", "model": TINY, "max_tokens": 2}}
     send({"id": 2, "method": "tools/call", "params": ask})
     lines.append(server.stdout.readline())
-    rest, complaints = server.communicate(timeout=60)
+    rest, complaints = server.communicate(timeout=120)
     lines += rest.splitlines()
     assert all(json.loads(line)["jsonrpc"] == "2.0" for line in lines), lines
     assert "result" in json.loads(lines[1]), lines[1]

@@ -78,7 +78,7 @@ def test_a_row_that_is_cut_is_named_in_the_plan_the_log_and_the_result(
     )
     job = job_of(with_bases, name, max_length=50)
     record.start(with_bases, job)
-    assert record.wait(job.folder, 90).result["truncated_rows"] == plan.truncated_rows
+    assert record.wait(job.folder, 120).result["truncated_rows"] == plan.truncated_rows
     assert f"lines {plan.truncated_lines[0]}, " in (job.folder / "log").read_text()
 
 

@@ -153,7 +153,7 @@ def test_a_followed_run_is_drawn_in_a_real_terminal_until_it_ends(
         while data := os.read(ours, 65536):
             drawn += data
     os.close(ours)
-    said = done.communicate(timeout=60)[0]
+    said = done.communicate(timeout=120)[0]
     assert done.returncode == 0 and f"{job.id} is finished, 60 of 60" in said
     text = drawn.decode("utf-8", "replace")
     assert "┤" in text and "/60" in text and "tokens/s" in text, text[-2000:]
@@ -174,7 +174,7 @@ def test_every_state_says_why_and_what_to_do_next(with_bases: Workspace, dataset
     seen["running"] = state
     seen["stopping"] = record.cancel(first.folder)
     for name, job in (("stopped", first), ("finished", second), ("failed", wrong)):
-        seen[name] = record.wait(job.folder, 90)
+        seen[name] = record.wait(job.folder, 120)
     assert {name: state.state for name, state in seen.items()} == {name: name for name in seen}
     assert len(seen) == 6 and all(state.reason and state.next_step for state in seen.values())
 
