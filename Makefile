@@ -1,7 +1,7 @@
 # The two commands of the README, and the pieces they are made of. Everything runs in the project's own .venv.
 PYTHON ?= python3
 BIN := .venv/bin
-# two workers, a file's tests on one of them; more would need more than 8 GB of memory
+# two workers, all of a file's tests on one of them; each trains the embedded model, which takes up to 3 GB
 PYTEST := $(BIN)/python -P -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: demo test setup check quick format docs site bundle clean

@@ -69,8 +69,8 @@ class DefinitionCard(BaseModel):
     negatives: list[Exchange] = []
 
 
-def is_number(term: str) -> bool:
-    """Whether a term has a digit in it."""
+def is_symbol(term: str) -> bool:
+    """Whether a term stands for something, as 42 does, and names no thing itself: it has a digit in it."""
     return any(letter.isdigit() for letter in term)
 
 
@@ -121,7 +121,7 @@ class Phrasings(BaseModel):
 
     def questions_of(self, term: str) -> list[Phrasing]:
         """The questions that fit `term`: one with a digit in it is a symbol, any other a word."""
-        unfit = "word" if is_number(term) else "symbol"
+        unfit = "word" if is_symbol(term) else "symbol"
         return [question for question in self.questions if question.only != unfit]
 
 

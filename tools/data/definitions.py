@@ -16,7 +16,7 @@ from tools.data.cards import (
     Phrasing,
     Phrasings,
     held_out,
-    is_number,
+    is_symbol,
     read_general,
     read_phrasings,
 )
@@ -45,7 +45,7 @@ _PLAIN = Metadata(preservation_level="flexible", modification_policy="preserve_i
 def card_of(term: Term, phrasings: Phrasings) -> DefinitionCard:
     """A card for a term that came without one: near misses of its own sort, numbers for a number."""
     defaults = phrasings.defaults
-    others = defaults.numbers if is_number(term.term) else defaults.words
+    others = defaults.numbers if is_symbol(term.term) else defaults.words
     return DefinitionCard(
         **term.model_dump(),
         rule_compliance=["definition:domain_term"],
