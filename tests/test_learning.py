@@ -3,6 +3,7 @@
 .venv/bin/python -P -m pytest tests/test_learning.py
 """
 
+import functools
 import json
 import shutil
 from collections.abc import Callable
@@ -37,6 +38,7 @@ from tools.memory.store import MemoryStore
 from tools.models.bases import TINY
 from tools.sprint.cycle import Attempt, open_cycle
 from tools.sprint.rules import parse_sprint
+from tools.sprint.work import Step
 from tools.training.config import preset
 from tools.workspace import Workspace
 
@@ -251,8 +253,12 @@ def test_what_a_model_does_not_know_stays_and_weighs_more_and_what_it_lost_comes
 
 
 @pytest.mark.slow
-def test_a_sprint_lets_memory_know_what_the_promoted_model_knows(exported: Workspace) -> None:
-    """From the archive phase on, with a model that is promoted; the server and the job are processes of their own."""
+def test_a_sprint_lets_memory_know_what_the_promoted_model_knows(
+    exported: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the archive phase on, with a model that is promoted; the server and the job are processes of their own, and
+    the loop looks at the job many times, the last time when the memory has changed already."""
+    monkeypatch.setattr("server.loop_agent.Step", functools.partial(Step, wait_seconds=0.2))
     memory = MemoryStore(exported)
     cents = memory.remember(CENTS, kind="rule", source="user").entry.id
     memory.change(cents, status="archived", verified_by="run-earlier-0001")

@@ -6,7 +6,7 @@ from tools.learning.material import PREFIX
 from tools.sprint import figures
 from tools.sprint.criteria import gate_verdicts, judge_figures, told
 from tools.sprint.cycle import Verdict
-from tools.sprint.work import Step, give_up, run_job, words
+from tools.sprint.work import Step, give_up, is_started, run_job, words
 
 
 async def archive(step: Step) -> None:
@@ -86,7 +86,7 @@ async def _insights(step: Step) -> bool:
         return True
     if not await step.agent.has("integrate_insights"):
         said = "This server has no tool that integrates insights."
-    elif not await _is_anything_to_ask(step):
+    elif not is_started(cycle, "insights") and not await _is_anything_to_ask(step):  # what it found changes the answer
         said = "Nothing was taught from memory and no insight is verified, so there is none to integrate."
     else:
         status = await run_job(step, "insights", "integrate_insights", run=attempt.model)

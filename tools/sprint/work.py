@@ -101,8 +101,7 @@ async def run_job(step: Step, name: str, tool: str, /, **arguments: Any) -> dict
     is replaced once."""
     cycle = step.cycle
     tries = cycle.attempt.tries if cycle.attempts else {}
-    number = f"-{len(cycle.attempts)}" if cycle.attempts else ""
-    key = f"{cycle.id}-{name}{number}" + (f"-again-{tries[name]}" if tries.get(name) else "")
+    key = _key(cycle, name) + (f"-again-{tries[name]}" if tries.get(name) else "")
     if key not in cycle.jobs:
         cycle.jobs[key] = (await step.agent.call(tool, **arguments, idempotency_key=key))["id"]
         step.save()
@@ -113,6 +112,16 @@ async def run_job(step: Step, name: str, tool: str, /, **arguments: Any) -> dict
         step.log(cycle.phase, f"{cycle.jobs[key]} is started once more.", status["reason"] if status else "")
         return None
     return status
+
+
+def is_started(cycle: Cycle, name: str) -> bool:
+    """Whether `run_job` has started this job for the attempt at hand."""
+    return _key(cycle, name) in cycle.jobs
+
+
+def _key(cycle: Cycle, name: str) -> str:
+    """What a job is asked for under, so that a repeated call finds it."""
+    return f"{cycle.id}-{name}" + (f"-{len(cycle.attempts)}" if cycle.attempts else "")
 
 
 def give_up(step: Step, phase: Phase, why: str) -> None:
