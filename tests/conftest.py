@@ -25,6 +25,8 @@ from tools.settings import Settings
 from tools.workspace import Workspace
 
 LONGEST = ["test_demo", "test_docs", "test_learning_embedded"]
+# GB that a training in the test process may take: what earlier tests left in it is counted as the training's
+ROOM = 12.0
 TERM = {"term": "soft hold", "meaning": "a reservation that lapses by itself after 15 minutes"}
 
 
@@ -178,7 +180,8 @@ def exported_home(bases: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
             assert do_job(job.folder) == 0, record.read(job.folder).reason
             return job.id
 
-        run = done("train", "holds", preset("embedded", dataset="holds", base=TINY, learning_rate=0.01))
+        recipe = {"learning_rate": 0.01, "memory_limit_gb": ROOM}
+        run = done("train", "holds", preset("embedded", dataset="holds", base=TINY, **recipe))
         done("quantize", "holds", ExportConfig(run=run, name="holds", importance_tokens=256))
         targets = [Target(label="base", base=TINY), Target(label="adapter", run=run)]
         targets += [Target(label=kind, model="holds", file=f"{kind}.gguf") for kind in ("f16", "q4_k_m")]

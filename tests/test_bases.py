@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 
 import pytest
-from conftest import TINY
+from conftest import ROOM, TINY
 from trainings import make_lookalike
 
 from tools.errors import InputError, MissingError
@@ -40,7 +40,8 @@ def test_a_4_bit_base_is_made_once_from_the_full_one_trained_on_and_kept(
     name = f"{TINY}-4bit"
     require_base(own_bases, name)
     assert not (own_bases.bases / name).exists()
-    job = record.create(own_bases, "train", "q", preset("tiny", dataset=dataset(), base=name).model_dump())[0]
+    config = preset("tiny", dataset=dataset(), base=name, memory_limit_gb=ROOM)
+    job = record.create(own_bases, "train", "q", config.model_dump())[0]
     assert do_job(job.folder) == 0, record.read(job.folder).reason
     folder = own_bases.bases / name
     full, packed = describe(own_bases.bases / TINY), describe(folder)
@@ -59,7 +60,7 @@ def test_a_base_of_another_type_goes_through_plan_and_training_and_its_adapter_l
     own_bases: Workspace, dataset: Callable[..., str]
 ) -> None:
     make_lookalike(own_bases.bases / TINY, own_bases.bases / "rock", "granite")
-    config = preset("tiny", dataset=dataset(), base="rock", gradient_checkpointing=True)
+    config = preset("tiny", dataset=dataset(), base="rock", gradient_checkpointing=True, memory_limit_gb=ROOM)
     plan = plan_training(own_bases, config)
     assert plan.fits and plan.rows == 32
     job = record.create(own_bases, "train", "rock", config.model_dump())[0]

@@ -15,7 +15,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from conftest import TINY
+from conftest import ROOM, TINY
 from test_ask import check_chats, check_ollama
 
 from server.states import told_state
@@ -376,9 +376,8 @@ def test_a_qwen2_in_4_bits_is_planned_trained_measured_exported_and_judged(
     for folder in shared.iterdir():
         (with_bases.bases / folder.name).symlink_to(folder)
     name = shutil.copytree(qwen, with_bases.bases / "qwen").name  # a link is no base to make another of
-    config = preset(
-        "tiny", dataset=dataset(20), base=f"{name}-4bit", learning_rate=0.01, max_length=128, pack_tokens=256
-    )
+    short = {"learning_rate": 0.01, "max_length": 128, "pack_tokens": 256, "memory_limit_gb": ROOM}
+    config = preset("tiny", dataset=dataset(20), base=f"{name}-4bit", **short)
     plan = plan_training(with_bases, config)
     assert plan.fits and f"made from {name!r}" in " ".join(plan.assumptions)
 

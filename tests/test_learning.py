@@ -13,6 +13,7 @@ from typing import Any
 import anyio
 import pytest
 import yaml
+from conftest import ROOM
 from mcp import Client
 
 from server.app import build_server
@@ -204,7 +205,7 @@ def trained(with_bases: Workspace) -> tuple[Workspace, list[str], str]:
     ids = remember_three(with_bases)
     generate_from_memory(with_bases, count=60, name="night")
     validate_dataset(with_bases, "night")
-    config = preset("embedded", dataset="night", base=TINY, learning_rate=0.01)
+    config = preset("embedded", dataset="night", base=TINY, learning_rate=0.01, memory_limit_gb=ROOM)
     job, _ = record.create(with_bases, "train", "night", config.model_dump())
     assert do_job(job.folder) == 0, record.read(job.folder).reason
     return with_bases, ids, job.id

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import psutil
-from conftest import TINY
+from conftest import ROOM, TINY
 
 from tools.data.datasets import read_split
 from tools.files import read_json, write_json
@@ -25,7 +25,8 @@ from tools.workspace import Workspace
 
 
 def job_of(workspace: Workspace, dataset: str, **changes: Any) -> record.Job:
-    config = preset("embedded", dataset=dataset, base=TINY, **{"batch_size": 8, "epochs": 1, **changes})
+    plain = {"batch_size": 8, "epochs": 1, "memory_limit_gb": ROOM}
+    config = preset("embedded", dataset=dataset, base=TINY, **{**plain, **changes})
     return record.create(workspace, "train", dataset, config.model_dump())[0]
 
 
