@@ -278,6 +278,11 @@ def test_a_sprint_lets_memory_know_what_the_promoted_model_knows(
     run_loop(exported, cycle, parse_sprint(text), lambda said: None)
     assert cycle.state == "passed" and cycle.notes["insights"].endswith("finished: lost 1."), cycle.notes
     assert memory.get(cents).status == "approved" and memory.get(cents).runs == ["holds"]
+    ((key, job),) = cycle.jobs.items()  # a repeated call finds its job, although there is nothing to ask any more
+    again, new = start_integration(exported, "holds", key)
+    assert (again.id, new) == (job, False)
+    with pytest.raises(InputError, match="taught nothing from memory"):
+        start_integration(exported, "holds", "another")
 
 
 def test_rows_of_the_model_that_answers_are_replayed_without_its_general_ones(exported: Workspace) -> None:

@@ -77,20 +77,26 @@ class Outcome(BaseModel):
 
 
 def start_integration(workspace: Workspace, model: str, idempotency_key: str = "") -> tuple[Job, bool]:
-    """Queue the integration of a finished training or an exported model, and start its worker.
+    """Queue the integration of a finished training or an exported model, and start its worker. A call that is repeated
+    under its key gets its job back, whatever that job has made of the memory.
 
     Raises:
         NotFoundError, MissingError: there is no such run or model, or it is not finished.
         InputError: it is a base, or nothing in memory was taught to it or is known by an earlier one.
     """
-    config = configured(workspace, model)
+    config = _configured(workspace, model)
+    if record.find(workspace, idempotency_key) is None and not any(_asked(workspace, config)):
+        raise InputError(
+            f"{model!r} was taught nothing from memory, and no insight is verified yet.",
+            "generate_examples(source='memory'), then validate and train",
+        )
     job, new = record.create(workspace, "integrate", config.dataset, config.model_dump(), idempotency_key)
     if new:
         record.start(workspace, job)
     return job, new
 
 
-def configured(workspace: Workspace, model: str) -> IntegrationConfig:
+def _configured(workspace: Workspace, model: str) -> IntegrationConfig:
     """What the integration of `model` would ask (see `start_integration`)."""
     target = named_target(workspace, model)
     if target.run:
@@ -107,11 +113,6 @@ def configured(workspace: Workspace, model: str) -> IntegrationConfig:
     )
     for one in (config.base, config.target):
         open_target(workspace, one)
-    if not any(_asked(workspace, config)):
-        raise InputError(
-            f"{model!r} was taught nothing from memory, and no insight is verified yet.",
-            "generate_examples(source='memory'), then validate and train",
-        )
     return config
 
 
