@@ -142,7 +142,8 @@ def test_a_name_never_becomes_a_path(name: str, workspace: Workspace) -> None:
     for tool, argument in named:
         said = refusal(tool, **{argument: name})
         assert "Expected" in said or "1 to 64 characters" in said or "at most 64" in said, said
-    assert not workspace.home.exists() or not list(workspace.home.glob("*"))
+    # the process that is the first to compute keeps its BLAS there
+    assert {path.name for path in workspace.home.glob("*")} <= {"cache"}
 
 
 def test_settings_out_of_range_are_named_with_what_came(dataset: Callable[..., str]) -> None:
